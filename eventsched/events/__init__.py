@@ -1,0 +1,86 @@
+"""The event catalogue: every fact that may stand in the log.
+
+`jobs` (clients), `admin` (operators), `nodes` and `runs` (agents), `decisions` (the leader).
+`catalogue` says which subject carries which Struct.
+"""
+
+from eventsched.events.admin import (
+    ClockSet,
+    ClusterCreated,
+    NodeCordoned,
+    NodeDrained,
+    NodeUncordoned,
+    PolicySet,
+    TimersSet,
+)
+from eventsched.events.decisions import (
+    Admitted,
+    Barrier,
+    Concluded,
+    Conclusion,
+    DigestRecorded,
+    FinishOrdered,
+    FoldRaised,
+    LeaderClaimed,
+    NodeLost,
+    NodeRecovered,
+    NodeSuspected,
+    Order,
+    Owed,
+    PolicyJudged,
+    Rejection,
+    RunAssigned,
+    SessionOpened,
+    SessionRefused,
+    StopOrdered,
+)
+from eventsched.events.jobs import (
+    AbortRequested,
+    CompleteRequested,
+    HoldRequested,
+    ReleaseRequested,
+    RequeueRequested,
+)
+from eventsched.events.nodes import NodeEvent, NodeJoined, NodeLeft
+from eventsched.events.runs import RunEnded, RunEvent, RunStarted, RunStarting
+
+__all__ = [
+    "AbortRequested",
+    "Admitted",
+    "Barrier",
+    "ClockSet",
+    "ClusterCreated",
+    "CompleteRequested",
+    "Concluded",
+    "Conclusion",
+    "DigestRecorded",
+    "FinishOrdered",
+    "FoldRaised",
+    "HoldRequested",
+    "LeaderClaimed",
+    "NodeCordoned",
+    "NodeDrained",
+    "NodeEvent",
+    "NodeJoined",
+    "NodeLeft",
+    "NodeLost",
+    "NodeRecovered",
+    "NodeSuspected",
+    "NodeUncordoned",
+    "Order",
+    "Owed",
+    "PolicyJudged",
+    "PolicySet",
+    "Rejection",
+    "ReleaseRequested",
+    "RequeueRequested",
+    "RunAssigned",
+    "RunEnded",
+    "RunEvent",
+    "RunStarted",
+    "RunStarting",
+    "SessionOpened",
+    "SessionRefused",
+    "StopOrdered",
+    "TimersSet",
+]

@@ -1,0 +1,80 @@
+"""What operators write: `ev.admin.<kind>`. The kind picks the Struct."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import field
+
+from eventsched.wire import ClientEvent, Int
+
+
+class ClusterCreated(ClientEvent, frozen=True, kw_only=True, omit_defaults=False):
+    """The first event of a log: its identity and the modes the fold runs in, for ever.
+
+    generation: counts successor streams of one cluster (archiving).
+    clock_mode: wall (the stored timestamps) or manual (`clock_set` events alone).
+    job_id_scope: whether a job id is unique per tenant or in the whole cluster.
+    finished_keep: how many finished jobs stay in the state; older ones live in the history.
+    digest_every: a digest (and a snapshot) is taken at sequences divisible by this.
+    suspect_after_ms, lost_after_ms: a silent node gets no new runs, then is given up. A node whose
+        leash needs longer than that to stop its runs is refused (see `cluster.nodes.timers_fit`).
+    """
+
+    cluster_id: str
+    generation: Int = 1
+    clock_mode: Literal["wall", "manual"] = "wall"
+    job_id_scope: Literal["tenant", "cluster"] = "tenant"
+    fold_version: Int = 1
+    finished_keep: Int = 10_000
+    digest_every: Int = 50_000
+    suspect_after_ms: Int = 12_000
+    lost_after_ms: Int = 45_000
+
+
+class TimersSet(ClientEvent, frozen=True, kw_only=True, omit_defaults=True):
+    """Changes when a silent node is suspected and given up; refused if a live node's leash is slower."""
+
+    suspect_after_ms: Int
+    lost_after_ms: Int
+    by: str = ""
+
+
+class ClockSet(ClientEvent, frozen=True, kw_only=True, omit_defaults=True):
+    """Moves the clock of a cluster created with `clock_mode: manual`; never back."""
+
+    now_ms: Int
+
+
+class PolicySet(ClientEvent, frozen=True, kw_only=True, omit_defaults=True):
+    """Chooses the scheduling policy by name, with integer or text parameters."""
+
+    name: str
+    params: dict[str, Int | str] = field(default_factory=dict)
+    by: str = ""
+
+
+class NodeCordoned(ClientEvent, frozen=True, kw_only=True, omit_defaults=True):
+    """No new runs on this node."""
+
+    node: str
+    by: str = ""
+
+
+class NodeUncordoned(ClientEvent, frozen=True, kw_only=True, omit_defaults=True):
+    """Ends a cordon and a drain."""
+
+    node: str
+    by: str = ""
+
+
+class NodeDrained(ClientEvent, frozen=True, kw_only=True, omit_defaults=True):
+    """Empty this node: cordon it, let runs finish for `deadline_ms`, then stop and requeue the rest.
+
+    deadline_ms: 0 = wait for ever; `now` = stop them at once.
+    """
+
+    node: str
+    deadline_ms: Int = 0
+    now: bool = False
+    by: str = ""

@@ -1,0 +1,39 @@
+"""What an agent writes about its node: `ev.node.<node>`, told apart by `type`."""
+
+from __future__ import annotations
+
+from msgspec import field
+
+from eventsched.resources import Capacity
+from eventsched.wire import Event, Int
+
+
+class NodeJoined(Event, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="node.joined"):
+    """An agent starts a session on this node; the sequence of this event names the session.
+
+    machine_id, boot_id: which machine, and which start of it.
+    runs: complete inventory of the runs this machine still has (running, or ended and unreported);
+        every other run of the node is closed.
+    drivers: the drivers it offers. leash: whether a separate process stops the runs when the
+        agent is cut off for `fence_after_ms`; `stop_ms` is the longest that stopping them takes.
+    """
+
+    machine_id: str
+    boot_id: str
+    capacity: Capacity
+    drivers: tuple[str, ...] = ("docker",)
+    labels: dict[str, str] = field(default_factory=dict)
+    runs: tuple[Int, ...] = ()
+    leash: bool = False
+    fence_after_ms: Int = 0
+    stop_ms: Int = 0
+    version: str = ""
+
+
+class NodeLeft(Event, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="node.left"):
+    """The agent ends its session in good order: it has no runs any more."""
+
+    session: Int
+
+
+NodeEvent = NodeJoined | NodeLeft

@@ -1,0 +1,32 @@
+"""New ids. The only place that draws random ids; never imported by a pure module.
+
+The outermost client makes an id before its first attempt, so that a second attempt
+is the same submission.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+
+_CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
+
+
+def _base32(value: int, length: int) -> str:
+    letters = []
+    for _ in range(length):
+        letters.append(_CROCKFORD[value & 31])
+        value >>= 5
+    return "".join(reversed(letters))
+
+
+def new_ulid() -> str:
+    """A ULID in lower case: 48 bits of milliseconds, then 80 random bits; sorts by time."""
+    return _base32(time.time_ns() // 1_000_000, 10) + _base32(secrets.randbits(80), 16)
+
+
+def new_job_id(name: str = "") -> str:
+    """An id for a job: `<name>-<6 random characters>` when it has a name, else a ULID."""
+    stem = re.sub(r"[^A-Za-z0-9_-]", "-", name).strip("-_")[:57]
+    return f"{stem}-{_base32(secrets.randbits(30), 6)}" if stem else new_ulid()

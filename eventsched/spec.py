@@ -1,0 +1,207 @@
+"""JobSpec: the payload of `submitted`, and the rules its values must keep.
+
+Decoding checks types only; `problems` checks values. The leader calls it once per submission
+and records the verdict; clients call it before they send, for a faster answer.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from msgspec import Struct, field
+
+from eventsched.ids import ID_RULE, is_id
+from eventsched.resources import Resources
+from eventsched.wire import MAX_INT, ClientEvent, Int
+
+Driver = Literal["docker", "process", "fake", "manual"]
+Network = Literal["bridge", "none", "host", "sandbox"]
+
+ARRAY_MAX = 100_000
+PARENTS_MAX = 1_000
+
+
+class Volume(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A directory of the node, mounted into the container; the node's allow-list decides."""
+
+    source: str
+    target: str
+    read_only: bool = False
+
+
+class FakeRun(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """How a run of the `fake` driver behaves.
+
+    fail: "" (run and exit), "start" (cannot start), "oom" (killed for memory).
+    fail_attempts: with a failure or exit code set, only the first so many attempts fail; 0 = all.
+    """
+
+    duration_ms: Int = 0
+    exit_code: Int = 0
+    output: str = ""
+    fail: Literal["", "start", "oom"] = ""
+    fail_attempts: Int = 0
+
+
+class JobSpec(ClientEvent, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What a user asks for. Every field has a default; `image` is needed by the docker driver.
+
+    image, command: the container's image and argument list; process jobs have only a command.
+    driver: docker (default), process, fake or manual (finished through the API).
+    env, workdir, volumes, network: as docker run has them. network is bridge, none, host
+        (operators only) or sandbox (no network, one namespace shared by a tenant's runs on a node).
+    resources: see `Resources`; 1 core by default.
+    priority: -1000 to 1000, higher first. hold: wait until released.
+    max_runtime_ms: stop the run after this long; 0 = no limit.
+    queue_timeout_ms: expire the job when it has waited this long; 0 = never.
+    stop_grace_ms: time between SIGTERM and SIGKILL, 60 s at most.
+    retries: how often the job's own failures are tried again; backoff doubles from retry_backoff_ms.
+    max_lost: how many lost, preempted or drained runs are made good before the job fails.
+    on_lost: requeue (default) or fail. on_disconnect: stop (default) or keep running while
+        the node is cut off (then the job is never started elsewhere by itself).
+    after_ok, after_any: job ids of the same tenant that must have succeeded, or ended.
+    array: make this many members, `<job>.0` to `<job>.<n-1>`; 0 = a single job.
+    labels: free text, kept with the job. submitted_by: who, for the record.
+    """
+
+    image: str = ""
+    command: tuple[str, ...] = ()
+    driver: Driver = "docker"
+    name: str = ""
+    resources: Resources = Resources()
+    env: dict[str, str] = field(default_factory=dict)
+    workdir: str = ""
+    volumes: tuple[Volume, ...] = ()
+    network: Network = "bridge"
+    priority: Int = 0
+    hold: bool = False
+    max_runtime_ms: Int = 0
+    queue_timeout_ms: Int = 0
+    stop_grace_ms: Int = 10_000
+    retries: Int = 0
+    retry_backoff_ms: Int = 1_000
+    max_lost: Int = 3
+    on_lost: Literal["requeue", "fail"] = "requeue"
+    on_disconnect: Literal["stop", "keep"] = "stop"
+    after_ok: tuple[str, ...] = ()
+    after_any: tuple[str, ...] = ()
+    array: Int = 0
+    labels: dict[str, str] = field(default_factory=dict)
+    submitted_by: str = ""
+    fake: FakeRun | None = None
+
+
+class Problem(Struct, frozen=True, omit_defaults=True):
+    """One thing wrong with a submission: a stable code, the field, and what to do about it."""
+
+    code: str
+    field: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.detail}" if self.field else self.detail
+
+
+DAY_MS = 86_400_000
+RANGES: dict[str, tuple[int, int]] = {
+    "resources.cpu_millis": (1, 100_000_000),
+    "resources.memory_bytes": (0, MAX_INT),
+    "resources.gpus": (0, 1_024),
+    "resources.pids_max": (0, 4_194_304),
+    "priority": (-1_000, 1_000),
+    "max_runtime_ms": (0, 3_650 * DAY_MS),
+    "queue_timeout_ms": (0, 3_650 * DAY_MS),
+    "stop_grace_ms": (0, 60_000),
+    "retries": (0, 1_000),
+    "retry_backoff_ms": (0, DAY_MS),
+    "max_lost": (0, 1_000),
+    "array": (0, ARRAY_MAX),
+    "fake.duration_ms": (0, 3_650 * DAY_MS),
+    "fake.exit_code": (0, 255),
+    "fake.fail_attempts": (0, 1_000),
+}
+"""Allowed range of every number, both ends included; shown in errors and in the docs."""
+
+DOCKER_MEMORY_MIN = 6 * 1024 * 1024
+_ENV_NAME = re.compile(r"[^=\x00]+")
+_IMAGE = re.compile(r"[\w][\w.:/@+-]{0,511}", re.ASCII)
+
+
+def problems(spec: JobSpec) -> list[Problem]:
+    """Everything wrong with the values of `spec`, in a fixed order; [] when it is acceptable.
+
+    Says nothing of parents that do not exist: only the state knows them.
+    """
+    found: list[Problem] = []
+    _check_what_runs(spec, found)
+    _check_ranges(spec, found)
+    _check_environment(spec, found)
+    _check_parents(spec, found)
+    return found
+
+
+def _check_what_runs(spec: JobSpec, found: list[Problem]) -> None:
+    if spec.driver == "docker":
+        if not spec.image:
+            found.append(Problem("missing_field", "image", 'needed by the docker driver, e.g. "image":"busybox"'))
+        elif not _IMAGE.fullmatch(spec.image):
+            found.append(Problem("bad_value", "image", "is not the name of a container image"))
+    elif spec.image:
+        found.append(
+            Problem("bad_value", "image", f"the {spec.driver} driver runs no image; leave it out or use driver docker")
+        )
+    if spec.driver == "process" and not spec.command:
+        found.append(Problem("missing_field", "command", 'needed by the process driver, e.g. "command":["sleep","1"]'))
+    if spec.driver != "fake" and spec.fake is not None:
+        found.append(Problem("bad_value", "fake", "only the fake driver reads it"))
+    if spec.driver != "docker" and spec.volumes:
+        found.append(Problem("bad_value", "volumes", "only the docker driver mounts volumes"))
+    if spec.resources.gpu_model and not spec.resources.gpus:
+        found.append(Problem("bad_value", "resources.gpu_model", "set resources.gpus too: no GPU is asked for"))
+    if spec.driver == "docker" and 0 < spec.resources.memory_bytes < DOCKER_MEMORY_MIN:
+        found.append(
+            Problem(
+                "out_of_range", "resources.memory_bytes", "docker needs at least 6 MiB (6291456), or 0 for no limit"
+            )
+        )
+
+
+def _check_ranges(spec: JobSpec, found: list[Problem]) -> None:
+    for path, (low, high) in RANGES.items():
+        owner: object = spec
+        *parts, name = path.split(".")
+        for part in parts:
+            owner = getattr(owner, part)
+        if owner is None:
+            continue
+        value = getattr(owner, name)
+        if not low <= value <= high:
+            found.append(Problem("out_of_range", path, f"{value} is not between {low} and {high}"))
+
+
+def _check_environment(spec: JobSpec, found: list[Problem]) -> None:
+    if any("\x00" in part for part in spec.command):
+        found.append(Problem("bad_value", "command", "holds a NUL character"))
+    for name, value in spec.env.items():
+        if not _ENV_NAME.fullmatch(name) or "\x00" in value:
+            found.append(
+                Problem(
+                    "bad_value", "env", f"{name!r} is not the name of a variable, or its value holds a NUL character"
+                )
+            )
+    if spec.workdir and (not spec.workdir.startswith("/") or "\x00" in spec.workdir):
+        found.append(Problem("bad_value", "workdir", "must be an absolute path"))
+    for volume in spec.volumes:
+        if not volume.source.startswith("/") or not volume.target.startswith("/") or ".." in volume.source.split("/"):
+            found.append(Problem("bad_value", "volumes", "source and target must be absolute paths without '..'"))
+
+
+def _check_parents(spec: JobSpec, found: list[Problem]) -> None:
+    for name, parents in (("after_ok", spec.after_ok), ("after_any", spec.after_any)):
+        if len(parents) > PARENTS_MAX:
+            found.append(Problem("out_of_range", name, f"{len(parents)} parents; at most {PARENTS_MAX}"))
+        for parent in parents:
+            if not is_id(parent):
+                found.append(Problem("bad_value", name, f"{parent[:80]!r} is not a job id ({ID_RULE})"))
+                break
