@@ -1,0 +1,157 @@
+"""Gathering: concurrent writes of one process become atomic batches.
+
+A lone acknowledged write pays its own fsync; a batch pays one for all. One batch is in flight at
+a time, and what arrives meanwhile forms the next one, so an idle writer waits for nobody and a
+busy one batches by itself. Order is kept. Each caller learns the fate of its own message: a
+batch is all or nothing, so when one member is refused the batch is halved until the culprit
+stands alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+import structlog
+
+from eventsched.log.port import (
+    AppendError,
+    Busy,
+    Conflict,
+    Duplicate,
+    EventLog,
+    OutcomeUnknown,
+    Outgoing,
+    Unavailable,
+)
+
+_log = structlog.get_logger("eventsched.gather")
+
+GATHER_MAX = 500
+GATHER_BYTES_MAX = 2 * 1024 * 1024
+RETRY_S = (0.05, 0.1, 0.25)
+
+_Waiting = tuple[Outgoing, "asyncio.Future[int]"]
+
+
+class GatheringWriter:
+    """Writes messages to a log in batches.
+
+    give_up_s: how long to go on trying while the log is out of reach; None = for ever.
+    """
+
+    def __init__(self, log: EventLog, give_up_s: float | None = None) -> None:
+        self._log = log
+        self._give_up_s = give_up_s
+        self._queue: deque[_Waiting] = deque()
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._task: asyncio.Task[None] | None = None
+
+    def put_soon(self, message: Outgoing) -> asyncio.Future[int]:
+        """Queue a message; the future gives its sequence, or raises an AppendError."""
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._queue.append((message, future))
+        self._wake.set()
+        self._idle.clear()
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._run())
+        return future
+
+    async def put(self, message: Outgoing) -> int:
+        """Write one message; its sequence. Raises AppendError."""
+        return await self.put_soon(message)
+
+    async def drain(self) -> None:
+        """Wait until everything queued has met its fate."""
+        await self._idle.wait()
+
+    async def close(self) -> None:
+        """Stop; messages still queued fail with Unavailable."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        while self._queue:
+            _, future = self._queue.popleft()
+            if not future.done():
+                future.set_exception(Unavailable("the writer was closed"))
+        self._idle.set()
+
+    async def _run(self) -> None:
+        while True:
+            if not self._queue:
+                self._idle.set()
+                self._wake.clear()
+                await self._wake.wait()
+            batch = self._next_batch()
+            try:
+                await self._write(batch)
+            except asyncio.CancelledError:
+                self._queue.extendleft(reversed(batch))
+                raise
+
+    def _next_batch(self) -> list[_Waiting]:
+        batch: list[_Waiting] = []
+        size = 0
+        while self._queue and len(batch) < GATHER_MAX and size < GATHER_BYTES_MAX:
+            item = self._queue.popleft()
+            if item[1].cancelled():
+                continue
+            batch.append(item)
+            size += len(item[0].payload)
+        return batch
+
+    async def _write(self, batch: list[_Waiting]) -> None:
+        if not batch:
+            return
+        try:
+            last = await self._append([message for message, _ in batch])
+        except (Conflict, Duplicate) as error:
+            if len(batch) > 1:
+                middle = len(batch) // 2
+                await self._write(batch[:middle])
+                await self._write(batch[middle:])
+                return
+            await self._settle_conflict(*batch[0], error)
+        except AppendError as error:
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+        else:
+            first = last - len(batch) + 1
+            for index, (_, future) in enumerate(batch):
+                if not future.done():
+                    future.set_result(first + index)
+
+    async def _append(self, messages: list[Outgoing]) -> int:
+        """Append, again and again while it may still succeed. A second attempt after an unknown
+        outcome is safe: ids and expectations mark what is stored already, and messages without
+        either are such that a repetition says nothing new."""
+        loop = asyncio.get_running_loop()
+        deadline = None if self._give_up_s is None else loop.time() + self._give_up_s
+        attempt = 0
+        while True:
+            try:
+                return await self._log.append(messages)
+            except (Busy, Unavailable, OutcomeUnknown) as error:
+                if deadline is not None and loop.time() >= deadline:
+                    raise
+                if attempt == 3:
+                    _log.info("log_unavailable", error=str(error), waiting=len(messages) + len(self._queue))
+            await asyncio.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
+            attempt += 1
+
+    async def _settle_conflict(self, message: Outgoing, future: asyncio.Future[int], error: AppendError) -> None:
+        """The same message stored by an earlier attempt of ours is a success."""
+        if message.msg_id:
+            try:
+                stored = await self._log.last_on(message.subject)
+            except Exception:
+                stored = None
+            if stored is not None and stored[1] == message.msg_id:
+                if not future.done():
+                    future.set_result(stored[0])
+                return
+        if not future.done():
+            future.set_exception(error)
