@@ -1,0 +1,1 @@
+"""Benchmarks of the fold, the throughput and the start, as `eventsched bench …`."""

@@ -1,0 +1,251 @@
+"""Folding runs: an assign opens one, reports move it, and closing it is the only way its
+resources come back.
+
+A run holds its resources until it is closed, whatever was recorded between the decision's
+basis and its commit; an assign that has become unwanted still opens a run, and owes its stop.
+"""
+
+from __future__ import annotations
+
+from eventsched.events import FinishOrdered, RunAssigned, RunEnded, RunStarted, RunStarting, StopOrdered
+from eventsched.ids import job_key, member_id
+from eventsched.projections.cluster.admitting import admit
+from eventsched.projections.cluster.anomalies import anomaly
+from eventsched.projections.cluster.arrays import reach_member
+from eventsched.projections.cluster.finishing import finish
+from eventsched.projections.cluster.rounds import in_round
+from eventsched.projections.cluster.state import TERMINAL, ClusterState, Job, Node, Run
+from eventsched.recorded import Recorded
+
+BACKOFF_MAX_MS = 300_000
+TRIES_KEPT = 16
+
+
+def run_assigned(state: ClusterState, recorded: Recorded, order: RunAssigned) -> None:
+    """Open a run on the node named by the subject."""
+    if not in_round(state, recorded, order):
+        return
+    node = state.nodes.get(recorded.subject[len("ev.assign.") :])
+    key = job_key(order.tenant, order.job)
+    job = state.jobs.get(key)
+    if job is not None and not job.admitted:
+        admit(state, job)
+    if order.member >= 0:
+        job = reach_member(state, job, order.member) if job is not None else None
+        key = member_id(key, order.member)
+    if node is None or node.session != order.session:
+        state.void_assigns += 1  # the agent ignores it too
+        if job is not None:
+            state.changes.jobs[job.key] = None
+        return
+    run = Run(
+        recorded.seq,
+        node.node_id,
+        order.session,
+        key,
+        order.attempt,
+        order.cpu_millis,
+        order.memory_bytes,
+        order.gpus,
+        assigned_ms=state.clock_ms,
+    )
+    _take(state, node, run)
+    if job is None or job.state != "pending" or job.run in state.runs:
+        _owe_stop(state, run, "unwanted")
+        return
+    _attach(state, job, run)
+    if job.held:
+        _owe_stop(state, run, "requeued")
+
+
+def _take(state: ClusterState, node: Node, run: Run) -> None:
+    state.runs[run.seq] = run
+    node.runs[run.seq] = None
+    node.cpu_free_millis -= run.cpu_millis
+    node.memory_free_bytes -= run.memory_bytes
+    for uuid in run.gpus:
+        node.gpu_runs[uuid] = run.seq
+    state.changes.nodes[node.node_id] = None
+
+
+def _attach(state: ClusterState, job: Job, run: Run) -> None:
+    job.state = "assigned"
+    job.reason = ""
+    job.detail = ""
+    job.run = run.seq
+    job.node = run.node
+    job.attempt = run.attempt
+    job.assigned_ms = state.clock_ms
+    job.started_ms = 0
+    job.not_before_ms = 0
+    if job.tries is None:
+        job.tries = [(run.seq, run.node, -1)]
+    else:
+        job.tries.append((run.seq, run.node, -1))
+        del job.tries[:-TRIES_KEPT]
+    state.changes.jobs[job.key] = None
+    if job.member >= 0:
+        parent = state.jobs.get(job.parent_key)
+        if parent is not None and parent.state == "pending":
+            parent.state = "running"
+            parent.assigned_ms = state.clock_ms
+            state.changes.jobs[parent.key] = None
+
+
+def _owe_stop(state: ClusterState, run: Run, reason: str) -> None:
+    run.stop_owed = reason
+    state.stops_owed[run.seq] = None
+
+
+def stop_ordered(state: ClusterState, recorded: Recorded, order: StopOrdered) -> None:
+    """The node has been told to stop the run; it goes on holding its resources."""
+    if not in_round(state, recorded, order):
+        return
+    run = state.runs.get(order.run)
+    if run is None:
+        return
+    state.stops_owed.pop(run.seq, None)
+    run.stop_owed = ""
+    run.stop_reason = order.reason
+    if run.state != "unknown":
+        run.state = "stopping"
+    state.changes.jobs[run.key] = None
+
+
+def finish_ordered(state: ClusterState, recorded: Recorded, order: FinishOrdered) -> None:
+    """The node has been told to end a manual run."""
+    if in_round(state, recorded, order):
+        state.finishes_owed.pop(order.run, None)
+
+
+# ---- reports ----------------------------------------------------------------------------
+
+
+def _reported_run(state: ClusterState, recorded: Recorded, seq: int) -> Run | None:
+    run = state.runs.get(seq)
+    if run is None:
+        state.late_reports += 1
+        return None
+    if recorded.subject[len("ev.run.") :] != run.node:
+        anomaly(state, recorded, "foreign_report", f"run {seq} is on {run.node}")
+        return None
+    return run
+
+
+def run_starting(state: ClusterState, recorded: Recorded, report: RunStarting) -> None:
+    """The start takes a while."""
+    run = _reported_run(state, recorded, report.run)
+    if run is None or run.state != "assigned":
+        return
+    run.state = "starting"
+    job = state.jobs.get(run.key)
+    if job is not None and job.run == run.seq:
+        job.state = "starting"
+        job.detail = report.phase[:100]
+        state.changes.jobs[job.key] = None
+
+
+def run_started(state: ClusterState, recorded: Recorded, report: RunStarted) -> None:
+    """The run's process runs."""
+    run = _reported_run(state, recorded, report.run)
+    if run is None or run.started_ms:
+        return
+    run.started_ms = state.clock_ms
+    if run.state in ("assigned", "starting"):
+        run.state = "running"
+    job = state.jobs.get(run.key)
+    if job is None or job.run != run.seq:
+        return
+    job.state = "running"
+    job.started_ms = state.clock_ms
+    if not job.abort_seq:
+        job.detail = ""
+    state.changes.jobs[job.key] = None
+    if job.member >= 0:
+        parent = state.jobs.get(job.parent_key)
+        if parent is not None and not parent.started_ms:
+            parent.started_ms = state.clock_ms
+
+
+def run_ended(state: ClusterState, recorded: Recorded, report: RunEnded) -> None:
+    """The run is over."""
+    run = _reported_run(state, recorded, report.run)
+    if run is not None:
+        close_run(state, run, report.outcome, report.reason, report.detail, report.exit_code, report.log_chunks)
+
+
+def close_run(
+    state: ClusterState,
+    run: Run,
+    outcome: str,
+    reason: str = "",
+    detail: str = "",
+    exit_code: int | None = None,
+    log_chunks: int = 0,
+) -> None:
+    """Free what the run held and settle its job. `outcome` as in `RunEnded`."""
+    del state.runs[run.seq]
+    state.stops_owed.pop(run.seq, None)
+    state.finishes_owed.pop(run.seq, None)
+    node = state.nodes[run.node]
+    node.runs.pop(run.seq, None)
+    node.cpu_free_millis += run.cpu_millis
+    node.memory_free_bytes += run.memory_bytes
+    for uuid in run.gpus:
+        if node.gpu_runs.get(uuid) == run.seq:
+            del node.gpu_runs[uuid]
+    state.changes.nodes[node.node_id] = None
+    job = state.jobs.get(run.key)
+    if job is None or job.run != run.seq or job.state in TERMINAL:
+        return
+    if job.tries:
+        job.tries[-1] = (run.seq, run.node, log_chunks)
+    state.changes.jobs[job.key] = None
+    _settle(state, job, run, outcome, reason, detail[:500], exit_code)
+
+
+def _settle(
+    state: ClusterState, job: Job, run: Run, outcome: str, reason: str, detail: str, exit_code: int | None
+) -> None:
+    """What the end of its run means for the job."""
+    if job.abort_seq:
+        finish(state, job, "aborted", "aborted", job.detail, exit_code)
+    elif outcome == "exited" and exit_code == 0:
+        finish(state, job, "succeeded", exit_code=0)
+    elif outcome == "timed_out":
+        finish(state, job, "timed_out", "max_runtime", detail, exit_code)
+    elif outcome in ("exited", "oom", "start_failed"):
+        _failed(state, job, run, reason or "exit_code", detail, exit_code)
+    elif outcome == "stopped":
+        _put_back(state, job, run.stop_reason or reason or "requeued", detail, exit_code)
+    else:
+        _put_back(state, job, reason or "node_gone", detail, exit_code)
+
+
+def _failed(state: ClusterState, job: Job, run: Run, reason: str, detail: str, exit_code: int | None) -> None:
+    """The job's own failure: try again while `retries` last, preferably elsewhere."""
+    job.failures += 1
+    if job.failures > job.spec.retries:
+        finish(state, job, "failed", reason, detail, exit_code)
+        return
+    job.state = "pending"
+    job.reason = reason
+    job.detail = detail
+    job.exit_code = exit_code
+    job.avoid_node = run.node
+    backoff = min(job.spec.retry_backoff_ms << min(job.failures - 1, 20), BACKOFF_MAX_MS)
+    job.not_before_ms = state.clock_ms + backoff
+
+
+def _put_back(state: ClusterState, job: Job, reason: str, detail: str, exit_code: int | None) -> None:
+    """Not the job's fault: it waits again; too many losses, or `on_lost: fail`, end it."""
+    job.state = "pending"
+    job.reason = reason
+    job.detail = detail
+    job.exit_code = exit_code
+    if reason in ("requeued", "unwanted"):
+        return
+    job.losses += 1
+    lost = reason not in ("drained", "preempted")
+    if job.losses > job.spec.max_lost or (lost and job.spec.on_lost == "fail"):
+        finish(state, job, "failed", "node_lost", detail or reason, exit_code)

@@ -1,0 +1,101 @@
+"""What a scheduler answers to the questions of `eventsched.query`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from msgspec import structs
+
+from eventsched import query
+from eventsched.errors import NotFound
+from eventsched.projections.leader.service import Answer
+from eventsched.projections.views import present
+from eventsched.projections.views.queries import Queries
+from eventsched.views import JobList, JobView, NodeView, Stats
+
+if TYPE_CHECKING:
+    from eventsched.projections.leader.shell import Scheduler
+
+
+NodeViews = list[NodeView]
+
+
+class Answers:
+    """Answers from one scheduler's replica, history and heartbeats."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+        self._queries = Queries(scheduler.core.state, scheduler.records.history)
+
+    def endpoints(self) -> dict[str, tuple[type, Answer]]:
+        """Name -> (type of the request, coroutine that answers it)."""
+        return {
+            "get": (query.GetRequest, self.get),
+            "wait": (query.WaitRequest, self.wait),
+            "list": (query.ListRequest, self.list),
+            "nodes": (query.NodesRequest, self.nodes),
+            "stats": (query.StatsRequest, self.stats),
+        }
+
+    async def _up_to_date(self, min_seq: int) -> int:
+        """Wait for `min_seq`, write out the history's tail; the log's time now."""
+        scheduler = self._scheduler
+        await scheduler.folded(min_seq)
+        scheduler.records.flush(scheduler.core.state.seq)
+        return scheduler.core.now_ms(time.monotonic_ns() // 1_000_000)
+
+    async def get(self, request: query.GetRequest) -> JobView:
+        """One job."""
+        return self._queries.get(request, await self._up_to_date(request.min_seq))
+
+    async def wait(self, request: query.WaitRequest) -> JobView:
+        """One job, once it has ended; or as it is when the time is up."""
+        ask = query.GetRequest(request.job_id, request.tenant, request.min_seq)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + min(request.timeout_ms, query.WAIT_MAX_MS) / 1000
+        view = await self.get(ask)
+        while not view.ended:
+            remaining = deadline - loop.time()
+            if remaining <= 0 or not await self._scheduler.moved(view.tenant, view.job_id, remaining):
+                return await self.get(ask)
+            view = await self.get(ask)
+        return view
+
+    async def list(self, request: query.ListRequest) -> JobList:
+        """A page of jobs."""
+        return self._queries.list(request, await self._up_to_date(request.min_seq))
+
+    async def nodes(self, request: query.NodesRequest) -> NodeViews:
+        """All nodes in order of id, or one."""
+        scheduler = self._scheduler
+        await scheduler.folded(request.min_seq)
+        state = scheduler.core.state
+        if request.node and request.node not in state.nodes:
+            known = ", ".join(sorted(state.nodes)[:20]) or "none has joined yet"
+            raise NotFound(f"no node {request.node!r}", f"known nodes: {known}")
+        return [self._node(name) for name in ([request.node] if request.node else sorted(state.nodes))]
+
+    def _node(self, name: str) -> NodeView:
+        state = self._scheduler.core.state
+        view = present.node_view(state, state.nodes[name])
+        heard = self._scheduler.beats.get(name)
+        if heard is not None and heard[1].session == view.session:
+            beat = heard[1]
+            view.heartbeat_age_ms = time.monotonic_ns() // 1_000_000 - heard[0]
+            view.cpu_percent = beat.cpu_percent
+            view.memory_used_bytes = beat.memory_used_bytes
+            view.usage = {run: structs.asdict(usage) for run, usage in beat.runs.items()}
+            for gpu in view.gpus:
+                gpu["utilisation_percent"] = beat.gpus.get(gpu["uuid"])
+        return view
+
+    async def stats(self, request: query.StatsRequest) -> Stats:
+        """The cluster in numbers."""
+        scheduler = self._scheduler
+        await scheduler.folded(request.min_seq)
+        answer = present.stats(scheduler.core.state, scheduler.core.name, scheduler.core.role)
+        answer.digest_mismatches = len(scheduler.replica.mismatches)
+        answer.history = scheduler.records.status
+        return answer

@@ -1,0 +1,61 @@
+"""The query service: answers over NATS what this replica knows (`eventsched.query`).
+
+Every scheduler runs one; NATS hands each request to any of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+import structlog
+from nats.micro import add_service
+from nats.micro.request import Request
+from nats.micro.service import EndpointConfig, Service
+
+from eventsched import query
+from eventsched.errors import Ambiguous, EventschedError, NotFound, WaitTimeout
+from eventsched.log.link import Link
+
+_log = structlog.get_logger("eventsched.service")
+_STATUS: dict[type[EventschedError], str] = {NotFound: "404", Ambiguous: "409", WaitTimeout: "504"}
+_encode = msgspec.json.Encoder().encode
+
+Answer = Callable[[Any], Awaitable[Any]]
+
+
+async def serve(link: Link, version: str, answers: dict[str, tuple[type, Answer]]) -> Service:
+    """Offer endpoints; `answers` gives for each name the request's type and the coroutine that answers."""
+    service = await add_service(
+        link.client, name=query.SERVICE, version=version, description="eventsched: jobs, nodes and the cluster"
+    )
+    group = service.add_group(name=query.SERVICE)
+    for name, (kind, answer) in answers.items():
+        await group.add_endpoint(EndpointConfig(name=name, handler=_handler(kind, answer)))
+    return service
+
+
+def _handler(kind: type, answer: Answer) -> Callable[[Request], Awaitable[None]]:
+    decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(kind)
+
+    async def handle(request: Request) -> None:
+        try:
+            asked = decoder.decode(request.data or b"{}")
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            await request.respond_error("400", _header(f"bad request: {error}"))
+            return
+        try:
+            await request.respond(_encode(await answer(asked)))
+        except EventschedError as error:
+            body = _encode({"message": error.message, "hint": error.hint})
+            await request.respond_error(_STATUS.get(type(error), "400"), _header(error.message), data=body)
+        except Exception as error:
+            _log.exception("query_failed", request=kind.__name__)
+            await request.respond_error("500", _header(f"{type(error).__name__}: {error}"))
+
+    return handle
+
+
+def _header(text: str) -> str:
+    return " ".join(text.split())[:500]

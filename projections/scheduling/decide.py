@@ -1,0 +1,245 @@
+"""decide: what the leader proposes, as a pure function of the state and a time.
+
+No clock, no I/O, no memory across rounds (a planner is a cache of the state), no randomness.
+The same state, time and policy give the same bytes, on any replica, at any time. Budgets are
+counted in messages and evaluations, never in seconds; a unit is never split over rounds.
+Folding the output equals the working state it was decided on.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Raw, Struct
+
+from eventsched import codec, subjects
+from eventsched.events import (
+    Admitted,
+    Concluded,
+    Conclusion,
+    FinishOrdered,
+    PolicyJudged,
+    RunAssigned,
+    SessionOpened,
+    SessionRefused,
+    StopOrdered,
+)
+from eventsched.projections.cluster.outstanding import outstanding
+from eventsched.projections.cluster.state import ClusterState, Job
+from eventsched.projections.scheduling.admission import judge
+from eventsched.projections.scheduling.placing import Placement, place
+from eventsched.projections.scheduling.planner import Planner
+from eventsched.projections.scheduling.policies import POLICIES, params_hash, refuse
+from eventsched.wire import Decision
+
+ROUND_MAX = 1_000
+"""Messages in a round: the broker's limit for an atomic batch."""
+ROUND_BYTES_MAX = 4 * 1024 * 1024
+CONCLUDED_MAX = 500
+
+
+class Proposed(Struct, frozen=True):
+    """One message of a round, ready to be published."""
+
+    subject: str
+    event: Decision
+
+
+class _Round:
+    """Messages collected so far; stamped at the end, when their number is known."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.size = 0
+        self.messages: list[tuple[str, type[Decision], dict[str, Any]]] = []
+
+    @property
+    def room(self) -> int:
+        return self.limit - len(self.messages) if self.size < ROUND_BYTES_MAX else 0
+
+    def add(self, subject: str, kind: type[Decision], **fields: Any) -> None:
+        self.messages.append((subject, kind, fields))
+
+
+def decide(
+    state: ClusterState,
+    now_ms: int,
+    planner: Planner | None = None,
+    limit: int = ROUND_MAX,
+    *,
+    placing: bool = True,
+) -> list[Proposed]:
+    """One round: at most `limit` messages, [] when there is nothing to do.
+
+    planner: saves building one; it must have been made from (or synced with) this very state.
+    placing: False leaves waiting jobs where they are (a manual clock has not moved).
+    """
+    if planner is None:
+        planner = Planner(state)
+    else:
+        planner.sync(state)
+    planner.wake(state, now_ms)
+    round_ = _Round(limit)
+    _answer_joins(state, round_)
+    _judge_policies(state, round_)
+    _order_stops(state, planner, now_ms, round_)
+    verdict, accepted = judge(state, planner)
+    ending = _conclude(state, planner, now_ms, round_)
+    _admit_and_assign(state, planner, round_, verdict, accepted, ending, placing)
+    return stamp(state, now_ms, round_.messages)
+
+
+def stamp(
+    state: ClusterState, now_ms: int, messages: list[tuple[str, type[Decision], dict[str, Any]]]
+) -> list[Proposed]:
+    """Give the messages of a round their place in it; the first says what it was decided on."""
+    number, count = state.rounds + 1, len(messages)
+    basis: dict[str, Any] = {
+        "basis": state.seq,
+        "now_ms": now_ms,
+        "policy": f"{state.policy.name}/{state.policy.version}",
+        "params": params_hash(state.policy),
+    }
+    proposed = []
+    for index, (subject, kind, fields) in enumerate(messages):
+        event = kind(epoch=state.epoch, round=number, index=index, count=count, **fields, **basis)
+        proposed.append(Proposed(subject, event))
+        basis = {}
+    return proposed
+
+
+def _answer_joins(state: ClusterState, round_: _Round) -> None:
+    for node_id in state.answers_owed:
+        if not round_.room:
+            return
+        node = state.nodes[node_id]
+        round_.add(
+            subjects.assign(node_id),
+            SessionOpened,
+            session=node.session,
+            runs=tuple(sorted(node.runs)),
+            owed=outstanding(state, node_id),
+        )
+    for seq, refusal in state.refusals.items():
+        if not round_.room:
+            return
+        round_.add(
+            subjects.assign(refusal.node), SessionRefused, session=seq, reason=refusal.reason, detail=refusal.detail
+        )
+
+
+def _judge_policies(state: ClusterState, round_: _Round) -> None:
+    subject = subjects.decide("policy_judged")
+    for seq, choice in state.policy_requests.items():
+        if not round_.room:
+            return
+        why = refuse(choice)
+        version = 0 if why else POLICIES[choice.name].version
+        round_.add(
+            subject, PolicyJudged, request=seq, name=choice.name, version=version, chosen=choice.params, refused=why
+        )
+
+
+def _order_stops(state: ClusterState, planner: Planner, now_ms: int, round_: _Round) -> None:
+    for seq in state.stops_owed:
+        if not round_.room:
+            return
+        run = state.runs[seq]
+        round_.add(subjects.assign(run.node), StopOrdered, run=seq, reason=run.stop_owed)
+    for seq, exit_code in state.finishes_owed.items():
+        if not round_.room:
+            return
+        round_.add(subjects.assign(state.runs[seq].node), FinishOrdered, run=seq, exit_code=exit_code)
+    for name in sorted(planner.draining):
+        node = state.nodes[name]
+        if not node.drain_at_ms or node.drain_at_ms > now_ms:
+            continue
+        for seq in node.runs:
+            run = state.runs[seq]
+            if not round_.room:
+                return
+            if not run.stop_owed and not run.stop_reason and run.state != "unknown":
+                round_.add(subjects.assign(name), StopOrdered, run=seq, reason="drained")
+
+
+def _conclude(state: ClusterState, planner: Planner, now_ms: int, round_: _Round) -> dict[str, None]:
+    """End what can never start and what has waited too long; the keys that end."""
+    ending: dict[str, None] = {}
+    conclusions: list[Conclusion] = []
+    for key in state.doomed:
+        if len(conclusions) == CONCLUDED_MAX:
+            break
+        job = state.jobs[key]
+        text = f"job {job.doomed_by!r} did not succeed"
+        conclusions.append(_conclusion(job, "aborted", "dependency_failed", text))
+        ending[key] = None
+    for job in planner.expired(state, now_ms, CONCLUDED_MAX - len(conclusions)):
+        if job.key in ending or not job.admitted:
+            continue
+        text = f"waited longer than {job.spec.queue_timeout_ms} ms"
+        conclusions.append(_conclusion(job, "expired", "queue_timeout", text))
+        ending[job.key] = None
+    if conclusions and round_.room:
+        round_.add(subjects.decide("concluded"), Concluded, jobs=tuple(conclusions))
+    return ending
+
+
+def _conclusion(job: Job, final: str, reason: str, detail: str) -> Conclusion:
+    job_id = job.job_id
+    if job.member >= 0:
+        job_id = job_id.rpartition(".")[0]
+    return Conclusion(job.tenant, job_id, job.member, final, reason, detail)  # type: ignore[arg-type]
+
+
+def _admit_and_assign(
+    state: ClusterState,
+    planner: Planner,
+    round_: _Round,
+    verdict: Admitted | None,
+    accepted: list[str],
+    ending: dict[str, None],
+    placing: bool,
+) -> None:
+    """Place what fits. An assign accepts its job, so the verdict is left out when it would add nothing."""
+    if verdict is not None and not round_.room:
+        return
+    slot = len(round_.messages)
+    if verdict is not None:
+        round_.add(subjects.decide("admitted"), Admitted, upto=verdict.upto, rejected=verdict.rejected)
+    implied = 0
+    encoded: dict[int, bytes] = {}
+    if round_.room and placing:
+        for placement in place(state, planner, ending):
+            job = placement.job
+            if job.seq not in encoded:
+                encoded[job.seq] = codec.encode(job.spec)
+            implied += not job.admitted
+            _add_assign(state, round_, placement, encoded[job.seq])
+            if not round_.room:
+                break
+    if verdict is not None and not verdict.rejected and implied == len(accepted):
+        del round_.messages[slot]
+
+
+def _add_assign(state: ClusterState, round_: _Round, placement: Placement, spec: bytes) -> None:
+    job, need = placement.job, placement.need
+    job_id = job.job_id
+    if job.member >= 0:
+        job_id = job_id.rpartition(".")[0]
+    round_.size += len(spec)
+    round_.add(
+        subjects.assign(placement.node),
+        RunAssigned,
+        session=state.nodes[placement.node].session,
+        tenant=job.tenant,
+        job=job_id,
+        member=placement.member,
+        attempt=1 if job.array is not None else job.attempt + 1,
+        cpu_millis=need.cpu_millis,
+        memory_bytes=need.memory_bytes,
+        gpus=placement.gpus,
+        score=placement.score,
+        runner_up=placement.runner_up,
+        feasible=placement.feasible,
+        spec=Raw(spec),
+    )

@@ -1,0 +1,139 @@
+"""Snapshots: a state at a sequence, so that starting need not read the whole log.
+
+A cache: deleting all of them changes no answer, only the start-up time. A snapshot is used only
+if its bytes hash to the digest the leader recorded *in the log* for that sequence. They lie in an
+object store bucket (stream `OBJ_SNAP`), two are kept.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from typing import Any
+
+import msgspec
+import nats.errors
+import nats.js.errors
+import structlog
+from nats.js.api import ObjectMeta, ObjectMetaOptions, ObjectStoreConfig
+from nats.js.object_store import ObjectStore
+
+from eventsched import codec
+from eventsched.events import DigestRecorded
+from eventsched.log.link import Link
+from eventsched.log.streams import EV, SNAP_BUCKET
+from eventsched.projections.cluster.digest import decode_state, digest_of_image
+from eventsched.projections.cluster.state import FOLD_VERSION, ClusterState
+from eventsched.subjects import decide
+
+_log = structlog.get_logger("eventsched.snapshots")
+KEPT = 2
+DIGEST_SUBJECT = decide("digest_recorded")
+_CHUNK_BYTES = 512 * 1024
+_TROUBLE = (TimeoutError, nats.errors.Error, nats.js.errors.Error, OSError)
+
+
+class Snapshots:
+    """The snapshots of one log."""
+
+    def __init__(self, link: Link, replicas: int = 1) -> None:
+        self._link = link
+        self._replicas = replicas
+        self._bucket: ObjectStore | None = None
+
+    async def _open(self) -> ObjectStore:
+        if self._bucket is None:
+            jetstream = self._link.client.jetstream(timeout=10)
+            try:
+                self._bucket = await jetstream.object_store(SNAP_BUCKET)
+            except (nats.js.errors.BucketNotFoundError, nats.js.errors.NotFoundError):
+                config = ObjectStoreConfig(bucket=SNAP_BUCKET, replicas=self._replicas)
+                self._bucket = await jetstream.create_object_store(SNAP_BUCKET, config=config)
+        return self._bucket
+
+    async def save(self, cluster_id: str, seq: int, image: bytes) -> None:
+        """Store the image of the state at `seq`; old ones go. Raises nothing: a snapshot is a convenience."""
+        try:
+            bucket = await self._open()
+            meta = ObjectMeta(
+                name=_name(seq),
+                description=f"state of {cluster_id} at {seq}, fold {FOLD_VERSION}",
+                options=ObjectMetaOptions(max_chunk_size=_CHUNK_BYTES),
+            )
+            packed = zlib.compress(image, 1)
+            await bucket.put(_name(seq), packed, meta=meta)
+            _log.info("snapshot_saved", seq=seq, bytes=len(packed))
+            for old in (await self._sequences())[KEPT:]:
+                await bucket.delete(_name(old))
+        except _TROUBLE as error:
+            _log.warning("snapshot_failed", seq=seq, error=str(error) or type(error).__name__)
+
+    async def _sequences(self) -> list[int]:
+        """Sequences of the stored snapshots, newest first."""
+        bucket = await self._open()
+        try:
+            found = await bucket.list()
+        except nats.js.errors.NotFoundError:
+            return []
+        names = (entry.name for entry in found if not entry.deleted)
+        return sorted((int(name) for name in names if name.isdigit()), reverse=True)
+
+    async def load(self, at_most: int | None = None) -> ClusterState:
+        """The newest usable state at or before `at_most` (None: the newest at all); an empty state
+        when there is none."""
+        try:
+            for seq in await self._sequences():
+                if at_most is not None and seq > at_most:
+                    continue
+                state = await self._load_one(seq)
+                if state is not None:
+                    return state
+        except _TROUBLE as error:
+            _log.info("no_snapshots", error=str(error) or type(error).__name__)
+        return ClusterState()
+
+    async def _load_one(self, seq: int) -> ClusterState | None:
+        bucket = await self._open()
+        recorded = await self._recorded_digest(seq)
+        if recorded is None:
+            _log.warning("snapshot_without_digest", seq=seq)
+            return None
+        try:
+            packed = await bucket.get(_name(seq))
+            image = zlib.decompress(packed.data or b"")
+        except (*_TROUBLE, zlib.error) as error:
+            _log.warning("snapshot_unreadable", seq=seq, error=str(error) or type(error).__name__)
+            return None
+        if digest_of_image(image) != recorded:
+            _log.warning("snapshot_digest_differs", seq=seq, recorded=recorded)
+            return None
+        try:
+            state = decode_state(image)
+        except msgspec.MsgspecError as error:
+            _log.warning("snapshot_undecodable", seq=seq, error=str(error))
+            return None
+        if state.seq != seq:
+            _log.warning("snapshot_of_another_sequence", seq=seq, found=state.seq)
+            return None
+        return state
+
+    async def _recorded_digest(self, seq: int) -> str | None:
+        """The digest the log records for `seq`."""
+        after = seq + 1
+        while True:
+            body: dict[str, Any] = {"seq": after, "next_by_subj": DIGEST_SUBJECT}
+            raw = await self._link.request(f"$JS.API.STREAM.MSG.GET.{EV}", msgspec.json.encode(body))
+            message = json.loads(raw).get("message")
+            if message is None:
+                return None
+            event = codec.decode(DIGEST_SUBJECT, msgspec.json.decode(f'"{message["data"]}"', type=bytes))
+            if isinstance(event, DigestRecorded):
+                if event.at_seq == seq:
+                    return event.digest
+                if event.at_seq > seq:
+                    return None
+            after = message["seq"] + 1
+
+
+def _name(seq: int) -> str:
+    return f"{seq:020d}"

@@ -1,0 +1,1 @@
+"""Read models: the state and the history, turned into what people read."""
