@@ -1,0 +1,381 @@
+"""The docker driver: a run as a container, through aiodocker.
+
+Containers are named `es-<cluster8>-<run>` and labelled with everything needed to find and adopt
+them; nothing is touched that does not carry our cluster's *and* node's labels. No privileged
+containers, no new privileges, all capabilities dropped but the few that ordinary images need to
+change users and own files. Docker never restarts anything by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import time
+from collections.abc import AsyncIterator, Iterable
+from datetime import datetime
+from typing import Any
+
+import aiohttp
+import msgspec
+import structlog
+from aiodocker import Docker
+from aiodocker.containers import DockerContainer
+from aiodocker.exceptions import DockerError
+
+from eventsched.agents.drivers.base import Chunk, Place, Progress, StartFailed, run_environment
+from eventsched.agents.drivers.images import ImageStore
+from eventsched.agents.drivers.sandbox import Sandboxes
+from eventsched.agents.effects import Ended, KnownRun, Launch
+from eventsched.errors import NoServer
+from eventsched.heartbeat import RunUsage
+from eventsched.spec import JobSpec
+
+_log = structlog.get_logger("eventsched.docker")
+
+LABEL = "eventsched"
+DEFAULT_SOCKET = "/var/run/docker.sock"
+CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "NET_BIND_SERVICE", "SETGID", "SETUID")
+PIDS_DEFAULT = 4096
+LOG_FILE_MAX = "64m"
+STARTS_PER_CORE = 2
+RETRY_S = 0.5
+CREATED_MAX_S = 120
+_ENGINE_GONE = (aiohttp.ClientError, OSError, asyncio.IncompleteReadError)
+
+
+class DockerLimits(msgspec.Struct, frozen=True):
+    """What the operator allows on this node.
+
+    volumes: host directories jobs may mount, `PATH` or `PATH:ro`. host_network: allow it.
+    pull_stall_s: give up a pull that makes no progress for this long.
+    """
+
+    volumes: tuple[str, ...] = ()
+    host_network: bool = False
+    pull_stall_s: float = 8.0
+
+
+class DockerDriver:
+    """See `Driver`."""
+
+    name = "docker"
+    keeps_ended = True
+
+    def __init__(self, place: Place, limits: DockerLimits = DockerLimits(), socket_path: str = "") -> None:
+        self._place = place
+        self._limits = limits
+        self.socket_path = socket_path or _socket_from_environment()
+        self._starting = asyncio.Semaphore(max(2, STARTS_PER_CORE * (os.cpu_count() or 1)))
+        self._stopping: dict[int, bool] = {}
+        self._cpu_seen: dict[int, tuple[int, int]] = {}
+        self._ids: dict[int, str] = {}
+
+    async def open(self) -> None:
+        """See `Driver.open`."""
+        connector = aiohttp.UnixConnector(self.socket_path, limit=0)
+        timeout = aiohttp.ClientTimeout(total=None)
+        self._session = aiohttp.ClientSession(connector=connector, timeout=timeout)
+        self._docker = Docker("unix://localhost", connector=connector, session=self._session)
+        try:
+            async with asyncio.timeout(10):
+                version = await self._docker.version()
+        except (*_ENGINE_GONE, DockerError, TimeoutError) as error:
+            await self.close()
+            raise NoServer(
+                f"no container engine answers at {self.socket_path} ({str(error) or type(error).__name__})",
+                "start Docker, or run the agent with --driver process",
+            ) from error
+        self._images = ImageStore(self._docker, self._session, self._limits.pull_stall_s)
+        self._sandboxes = Sandboxes(self._docker, self._images, self._place)
+        _log.info("engine", socket=self.socket_path, version=version.get("Version"), api=version.get("ApiVersion"))
+
+    async def close(self) -> None:
+        """See `Driver.close`."""
+        await self._docker.close()
+        await self._session.close()
+
+    # ---- finding ----------------------------------------------------------------------------
+
+    def _filters(self, **more: list[str]) -> str:
+        labels = [f"{LABEL}.cluster={self._place.cluster}", f"{LABEL}.node={self._place.node}", f"{LABEL}.run"]
+        return json.dumps({"label": labels, **more})
+
+    def _name(self, run: int) -> str:
+        return f"es-{self._place.cluster8}-{run}"
+
+    def _container(self, run: int) -> DockerContainer:
+        return self._docker.containers.container(self._ids.get(run) or self._name(run))
+
+    async def inventory(self) -> list[KnownRun]:
+        """See `Driver.inventory`. Old containers that were made and never started are removed."""
+        found = []
+        for listed in await self._docker.containers.list(all=1, filters=self._filters()):
+            labels = listed["Labels"]
+            try:
+                launch = msgspec.json.decode(labels[f"{LABEL}.launch"], type=Launch)
+            except (KeyError, msgspec.MsgspecError):
+                _log.warning("container_without_launch", container=listed["Names"])
+                continue
+            self._ids[launch.run] = listed["Id"]
+            if listed["State"] == "created":
+                if time.time() - listed["Created"] > CREATED_MAX_S:
+                    await self.remove(launch.run)
+                continue
+            details = await self._container(launch.run).show()
+            ended = None if details["State"]["Running"] else self._verdict(launch.run, details)
+            found.append(KnownRun(launch, ended, _ran_ms(details["State"])))
+        return sorted(found, key=lambda known: known.launch.run)
+
+    # ---- starting ---------------------------------------------------------------------------
+
+    async def start(self, launch: Launch, progress: Progress) -> None:
+        """See `Driver.start`."""
+        if self._starting.locked():
+            progress("queued")
+        async with self._starting:
+            try:
+                config = await self._config(launch)
+                container = await self._create(launch, config, progress)
+                self._ids[launch.run] = container.id
+                await self._start(launch, container)
+            except _ENGINE_GONE as error:
+                raise StartFailed("engine_error", f"the container engine went away: {error}") from error
+
+    async def _create(self, launch: Launch, config: dict[str, Any], progress: Progress) -> DockerContainer:
+        try:
+            return await self._docker.containers.create(config, name=self._name(launch.run))
+        except DockerError as error:
+            if error.status != 404 or "image" not in str(error.message).lower():
+                raise StartFailed("engine_error", str(error.message)) from error
+        progress("pulling")
+        await self._images.pull(launch.spec.image)
+        progress("creating")
+        try:
+            return await self._docker.containers.create(config, name=self._name(launch.run))
+        except DockerError as error:
+            raise StartFailed("engine_error", str(error.message)) from error
+
+    async def _start(self, launch: Launch, container: DockerContainer) -> None:
+        try:
+            await container.start()
+        except DockerError as error:
+            with contextlib.suppress(DockerError):
+                await container.delete(force=True)
+            raise _start_failure(launch.spec, str(error.message)) from error
+
+    async def _config(self, launch: Launch) -> dict[str, Any]:
+        spec, asked = launch.spec, launch.spec.resources
+        place = self._place
+        host: dict[str, Any] = {
+            "NetworkMode": await self._network(launch),
+            "NanoCpus": asked.cpu_millis * 1_000_000,
+            "PidsLimit": asked.pids_max or PIDS_DEFAULT,
+            "CapDrop": ["ALL"],
+            "CapAdd": list(CAPABILITIES),
+            "SecurityOpt": ["no-new-privileges"],
+            "RestartPolicy": {"Name": "no"},
+            "Init": True,
+            "Binds": [self._bind(volume.source, volume.target, volume.read_only) for volume in spec.volumes],
+            "LogConfig": {"Type": "json-file", "Config": {"max-size": LOG_FILE_MAX}},
+        }
+        cores = os.cpu_count() or 1
+        host["NanoCpus"] = min(host["NanoCpus"], cores * 1_000_000_000)  # an emulated node may promise more
+        if asked.memory_bytes:
+            host["Memory"] = host["MemorySwap"] = asked.memory_bytes
+        devices = [uuid for uuid in launch.gpus if uuid.startswith(("GPU-", "MIG-"))]
+        if devices:
+            host["DeviceRequests"] = [{"Driver": "nvidia", "DeviceIDs": devices, "Capabilities": [["gpu"]]}]
+        config: dict[str, Any] = {
+            "Image": spec.image,
+            "Env": [f"{name}={value}" for name, value in run_environment(place, launch).items()],
+            "Labels": {
+                f"{LABEL}.cluster": place.cluster,
+                f"{LABEL}.node": place.node,
+                f"{LABEL}.tenant": launch.tenant,
+                f"{LABEL}.job": launch.job_id,
+                f"{LABEL}.run": str(launch.run),
+                f"{LABEL}.grace_ms": str(spec.stop_grace_ms),
+                f"{LABEL}.keep": "1" if spec.on_disconnect == "keep" else "0",
+                f"{LABEL}.launch": msgspec.json.encode(launch).decode(),
+            },
+            "HostConfig": host,
+        }
+        if spec.command:
+            config["Cmd"] = list(spec.command)
+        if spec.workdir:
+            config["WorkingDir"] = spec.workdir
+        return config
+
+    async def _network(self, launch: Launch) -> str:
+        network = launch.spec.network
+        if network == "host" and not self._limits.host_network:
+            raise StartFailed(
+                "network_refused", "network host is not allowed on this node (agent --allow-host-network)"
+            )
+        if network == "sandbox":
+            return f"container:{await self._sandboxes.namespace_of(launch.tenant)}"
+        return network
+
+    def _bind(self, source: str, target: str, read_only: bool) -> str:
+        real = os.path.realpath(source)
+        for allowed in self._limits.volumes:
+            path, _, mode = allowed.partition(":")
+            inside = real == os.path.realpath(path) or real.startswith(os.path.realpath(path).rstrip("/") + "/")
+            if inside and (read_only or mode != "ro"):
+                return f"{real}:{target}:{'ro' if read_only else 'rw'}"
+        allowed_text = ", ".join(self._limits.volumes) or "none"
+        raise StartFailed("volume_refused", f"{source} is not allowed here; allowed: {allowed_text}")
+
+    # ---- ending -----------------------------------------------------------------------------
+
+    async def wait(self, run: int) -> Ended:
+        """See `Driver.wait`. A daemon that goes away is waited for; then the container tells the truth,
+        as far as it knows it."""
+        gone_at: float | None = None
+        while True:
+            container = self._container(run)
+            try:
+                code = (await container.wait())["StatusCode"]
+                if code == 0 and gone_at is None:
+                    return Ended("stopped", 0) if self._stopping.pop(run, False) else Ended("exited", 0)
+                details = await container.show()
+            except DockerError as error:
+                if error.status == 404:
+                    return Ended("lost", None, "engine_lost", "the container was removed by somebody else")
+                gone_at = gone_at or time.time()
+                await asyncio.sleep(RETRY_S)
+                continue
+            except _ENGINE_GONE:
+                gone_at = gone_at or time.time()
+                await asyncio.sleep(RETRY_S)
+                continue
+            if details["State"]["Running"]:
+                continue
+            if gone_at is not None and _finished_s(details["State"]) >= gone_at - 1:
+                return Ended("lost", None, "engine_lost", "it ended while the container engine was down")
+            return self._verdict(run, details)
+
+    def _verdict(self, run: int, details: dict[str, Any]) -> Ended:
+        """How an ended container ended."""
+        state = details["State"]
+        code = int(state["ExitCode"])
+        stopped = self._stopping.pop(run, False)
+        if state.get("OOMKilled"):
+            limit = details["HostConfig"].get("Memory", 0)
+            return Ended("oom", code, "out_of_memory", f"over its memory limit of {limit} bytes")
+        if stopped:
+            return Ended("stopped", code)
+        if code == 0:
+            return Ended("exited", 0)
+        if state.get("Error"):
+            return Ended("exited", code, "engine_error", str(state["Error"]))
+        if code > 128:
+            return Ended("exited", code, "killed", f"by signal {code - 128}")
+        return Ended("exited", code, "exit_code")
+
+    async def stop(self, run: int, grace_ms: int) -> None:
+        """See `Driver.stop`."""
+        container = self._container(run)
+        self._stopping[run] = True
+        seconds = -(-grace_ms // 1000)
+        while True:
+            try:
+                async with self._session.post(
+                    f"http://localhost/containers/{container.id}/stop", params={"t": str(seconds)}
+                ) as response:
+                    if response.status in (304, 404):  # it was over before our signal
+                        self._stopping.pop(run, None)
+                    return
+            except _ENGINE_GONE:
+                await asyncio.sleep(RETRY_S)
+
+    async def has_output(self, run: int) -> bool:
+        """See `Driver.has_output`: only reading tells."""
+        return True
+
+    async def output(self, run: int, skip: int) -> AsyncIterator[Chunk]:
+        """See `Driver.output`: both streams in the order the engine wrote them."""
+        url = f"http://localhost/containers/{self._container(run).id}/logs"
+        params = {"stdout": "1", "stderr": "1", "follow": "1"}
+        try:
+            async with self._session.get(url, params=params) as response:
+                if response.status != 200:
+                    return
+                while True:
+                    header = await response.content.readexactly(8)
+                    data = await response.content.readexactly(int.from_bytes(header[4:], "big"))
+                    if skip >= len(data):
+                        skip -= len(data)
+                        continue
+                    yield ("stderr" if header[0] == 2 else "stdout"), data[skip:]
+                    skip = 0
+        except _ENGINE_GONE:
+            return  # the end, or the engine went away: the caller asks again if the run goes on
+
+    async def remove(self, run: int) -> None:
+        """See `Driver.remove`."""
+        with contextlib.suppress(DockerError, *_ENGINE_GONE):
+            await self._container(run).delete(force=True, v=True)
+        self._ids.pop(run, None)
+        self._cpu_seen.pop(run, None)
+
+    async def usage(self, runs: Iterable[int]) -> dict[int, RunUsage]:
+        """See `Driver.usage`: one sample each; cpu since the sample before."""
+        found: dict[int, RunUsage] = {}
+
+        async def sample(run: int) -> None:
+            url = f"http://localhost/v1.41/containers/{self._container(run).id}/stats"
+            with contextlib.suppress(*_ENGINE_GONE, TimeoutError, ValueError, KeyError):
+                async with self._session.get(url, params={"stream": "0", "one-shot": "1"}) as response:
+                    stats = await response.json()
+                cpu, now = int(stats["cpu_stats"]["cpu_usage"]["total_usage"]), time.monotonic_ns()
+                memory = int(stats["memory_stats"].get("usage", 0))
+                before = self._cpu_seen.get(run)
+                self._cpu_seen[run] = (cpu, now)
+                percent = 100 * (cpu - before[0]) / (now - before[1]) if before else 0.0
+                found[run] = RunUsage(round(max(0.0, percent), 1), memory)
+
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(2):
+                await asyncio.gather(*(sample(run) for run in list(runs)[:64]))
+        return found
+
+    async def leave(self) -> None:
+        """See `Driver.leave`."""
+        await self._sandboxes.remove_all()
+
+    async def finish(self, run: int, exit_code: int) -> None:
+        """See `Driver.finish`."""
+
+
+def _start_failure(spec: JobSpec, message: str) -> StartFailed:
+    """The engine's words for a command that cannot run, told apart."""
+    text = message.lower()
+    command = spec.command[0] if spec.command else "the image's command"
+    if "executable file not found" in text or "no such file or directory" in text:
+        return StartFailed("command_not_found", f"{command}: not found in image {spec.image}")
+    if "permission denied" in text:
+        return StartFailed("command_not_executable", f"{command}: may not be executed in image {spec.image}")
+    return StartFailed("engine_error", message.strip()[:400])
+
+
+def _engine_time(text: str) -> float:
+    """Seconds since 1970 of one of the engine's time stamps (nanoseconds are cut)."""
+    return datetime.fromisoformat(text[:26].rstrip("Z").split("+")[0] + "+00:00").timestamp()
+
+
+def _finished_s(state: dict[str, Any]) -> float:
+    return _engine_time(state["FinishedAt"])
+
+
+def _ran_ms(state: dict[str, Any]) -> int:
+    started = _engine_time(state["StartedAt"])
+    until = time.time() if state["Running"] else _finished_s(state)
+    return max(0, int((until - started) * 1000))
+
+
+def _socket_from_environment() -> str:
+    host = os.environ.get("DOCKER_HOST", "")
+    return host.removeprefix("unix://") if host.startswith("unix://") else DEFAULT_SOCKET

@@ -1,0 +1,255 @@
+"""The agent: everything that lasts longer than one session.
+
+Machine lock, drivers, leash, lease, the removal of ended runs and orphans; and the loop that
+begins a new session when one was lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import structlog
+
+from eventsched import __version__
+from eventsched.agents import leash
+from eventsched.agents.drivers.base import Driver, Place
+from eventsched.agents.drivers.registry import make_driver
+from eventsched.agents.effects import KnownRun, SessionOver
+from eventsched.agents.gpu import Gpus
+from eventsched.agents.inventory import capacity, machine_id, node_id
+from eventsched.agents.lease import FENCED_FILE, Lease, boot_ms, drop_lease, read_fenced
+from eventsched.agents.process_runs import boot_id
+from eventsched.agents.session import Session
+from eventsched.agents.settings import AgentSettings
+from eventsched.errors import EventschedError, SettingsError
+from eventsched.log.jetstream import JetStreamLog
+from eventsched.log.link import Link
+from eventsched.log.streams import LOGS
+
+_log = structlog.get_logger("eventsched.agent")
+REAP_EVERY_S = 20.0
+REJOIN_AFTER_S = 0.5
+
+
+class NodeTaken(EventschedError):
+    """Another agent is this node."""
+
+
+class Agent:
+    """An agent on one machine, for one node of one cluster."""
+
+    def __init__(
+        self, link: Link, cluster_id: str, settings: AgentSettings, drivers: list[Driver] | None = None
+    ) -> None:
+        settings.check()
+        self.link = link
+        self.settings = settings
+        self.version = __version__
+        self.node = node_id(settings.node)
+        self.directory = settings.data / f"{cluster_id[-8:].lower()}-{self.node}"
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.machine_id = machine_id(settings.data)
+        self.boot_id = boot_id()
+        self.log = JetStreamLog(link)
+        self.output_log = JetStreamLog(link, stream=LOGS)
+        self.lease = Lease(self.directory, settings.fence_after_ms)
+        self.gpus = Gpus()
+        self.capacity = capacity(self.gpus, self.node, settings.cpus, settings.memory, settings.gpus)
+        self.place = Place(cluster_id, self.node, self.directory)
+        made = drivers or [make_driver(name, self.place, settings.docker) for name in settings.drivers]
+        self.drivers: dict[str, Driver] = {driver.name: driver for driver in made}
+        self.session: Session | None = None
+        self.ready = asyncio.Event()
+        self._leaving = False
+        self._removals: dict[int, asyncio.TimerHandle] = {}
+        self._background: set[asyncio.Task[None]] = set()
+        self._orphans_seen: dict[int, int] = {}
+        self._leash: subprocess.Popen[bytes] | None = None
+
+    # ---- life -------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Work until asked to leave. Raises NodeTaken when this node is somebody else's."""
+        lock = self._lock()
+        try:
+            for driver in self.drivers.values():
+                await driver.open()
+            reaper = asyncio.get_running_loop().create_task(self._reap())
+            try:
+                await self._sessions()
+            finally:
+                reaper.cancel()
+                await asyncio.gather(reaper, return_exceptions=True)
+                await asyncio.gather(*self._background, return_exceptions=True)
+                for driver in self.drivers.values():
+                    await driver.close()
+        finally:
+            os.close(lock)
+
+    def _lock(self) -> int:
+        handle = os.open(self.directory / "agent.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(handle)
+            raise NodeTaken(
+                f"an agent for node {self.node} runs on this machine already",
+                "stop it, or give this one another name with --node",
+            ) from None
+        return handle
+
+    async def _sessions(self) -> None:
+        while not self._leaving:
+            self.ensure_leash()
+            self.session = Session(self, await self._inventory())
+            watcher = asyncio.get_running_loop().create_task(self._note_ready(self.session))
+            try:
+                over = await self.session.run()
+            finally:
+                watcher.cancel()
+            if self._leaving:
+                await self._left()
+                return
+            self._after_session(over)
+            await asyncio.sleep(REJOIN_AFTER_S)
+
+    def _after_session(self, over: SessionOver) -> None:
+        if not over.rejoin:
+            raise NodeTaken(f"node {self.node}: {over.why}", "give this agent another name with --node")
+        _log.info("rejoining", node=self.node, why=over.why)
+
+    async def _note_ready(self, session: Session) -> None:
+        await session.ready.wait()
+        self.ready.set()
+
+    async def _left(self) -> None:
+        drop_lease(self.directory)
+        for driver in self.drivers.values():
+            await driver.leave()
+        _log.info("left", node=self.node)
+
+    async def leave(self) -> None:
+        """Ask `run` to finish: runs are stopped and reported, the node says goodbye."""
+        self._leaving = True
+        if self.session is not None:
+            await self.session.leave()
+
+    async def _inventory(self) -> list[tuple[Driver, KnownRun]]:
+        """What the drivers still have, without the runs that were stopped for want of a lease: their
+        end is not their own. Those are only removed."""
+        fenced = read_fenced(self.directory)
+        found: list[tuple[Driver, KnownRun]] = []
+        for driver in self.drivers.values():
+            for known in await driver.inventory():
+                run = known.launch.run
+                if run in self._removals:
+                    continue
+                if run in fenced:
+                    if known.ended is None:
+                        await self._await_end(driver, run)
+                    self.forget(driver, run)
+                else:
+                    found.append((driver, known))
+        return found
+
+    async def _await_end(self, driver: Driver, run: int) -> None:
+        """The leash is stopping it: nothing may be said about it to the log before it is gone."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.settings.stop_ms / 1000):
+                await driver.wait(run)
+                return
+        await driver.stop(run, 0)
+
+    def fenced_by_leash(self, run: int) -> bool:
+        """True when the leash has stopped this run."""
+        return (self.directory / FENCED_FILE).exists() and run in read_fenced(self.directory)
+
+    # ---- the leash ----------------------------------------------------------------------------
+
+    def ensure_leash(self) -> None:
+        """Start the leash if none is there; it outlives this process."""
+        if not self.settings.leash:
+            return
+        if self._leash is not None:
+            if self._leash.poll() is None:
+                return
+            self._leash = None
+        handle = leash.hold_lock(self.directory)
+        if handle is None:
+            return
+        os.close(handle)
+        docker = self.drivers.get("docker")
+        arguments = [str(self.directory), self.place.cluster, self.node, str(self.settings.fence_grace_ms)]
+        with (self.directory / "leash.log").open("ab") as log:
+            self._leash = subprocess.Popen(
+                [sys.executable, "-m", "eventsched.agents.leash", *arguments, getattr(docker, "socket_path", "")],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                cwd="/",
+            )
+
+    # ---- removing -----------------------------------------------------------------------------
+
+    def forget(self, driver: Driver | None, run: int) -> None:
+        """Remove an ended run, after the keep time if its driver keeps ended ones."""
+        if driver is None:
+            return
+        delay = self.settings.keep_ms / 1000 if driver.keeps_ended else 0
+        if delay <= 0:
+            self._remove(driver, run)
+        elif run not in self._removals:
+            loop = asyncio.get_running_loop()
+            self._removals[run] = loop.call_later(delay, self._remove, driver, run)
+
+    def _remove(self, driver: Driver, run: int) -> None:
+        self._removals.pop(run, None)
+        task = asyncio.get_running_loop().create_task(driver.remove(run))
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _reap(self) -> None:
+        """Remove orphans: runs of this cluster and node that nobody here knows, after a grace time."""
+        while True:
+            await asyncio.sleep(min(REAP_EVERY_S, max(0.5, self.settings.orphan_grace_ms / 2000)))
+            with contextlib.suppress(Exception):  # the engine may be away; the next time will do
+                await self._reap_once()
+
+    async def _reap_once(self) -> None:
+        if self.session is None or not self.session.core.open:
+            return
+        seen: dict[int, int] = {}
+        for driver in self.drivers.values():
+            for known in await driver.inventory():
+                run = known.launch.run
+                if run in self.session.core.runs or run in self._removals or not self.session.core.open:
+                    continue
+                seen[run] = self._orphans_seen.get(run, boot_ms())
+                if boot_ms() - seen[run] < self.settings.orphan_grace_ms:
+                    continue
+                _log.warning(
+                    "orphan", node=self.node, run=run, driver=driver.name, dry_run=self.settings.orphans_dry_run
+                )
+                if not self.settings.orphans_dry_run:
+                    await driver.stop(run, known.launch.spec.stop_grace_ms)
+                    await driver.remove(run)
+        self._orphans_seen = seen
+
+
+def agent_data(given: str) -> Path:
+    """Where an agent keeps its files: as given, else /var/lib/eventsched, else the user's state directory."""
+    if given:
+        return Path(given).resolve()
+    if os.geteuid() == 0:
+        return Path("/var/lib/eventsched/agent")
+    home = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    if not home:
+        raise SettingsError("no home directory", "give --data")
+    return Path(home) / "eventsched" / "agent"
