@@ -1,0 +1,218 @@
+"""The verb submit."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+import tomllib
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from cyclopts import Parameter
+
+from eventsched.cli.common import Output, Where, connected, pairs, print_json
+from eventsched.cli.exits import OUR_FAULT, complain, exit_code_of
+from eventsched.client import Client, Submitted, make_spec
+from eventsched.errors import EventschedError, InvalidSpec
+from eventsched.spec import JobSpec
+from eventsched.units import parse_cpus_millis, parse_duration_ms, parse_gpus, parse_memory
+from eventsched.views import JobView
+
+
+async def submit(
+    image: str = "",
+    /,
+    *command: str,
+    file: Annotated[
+        Path | None, Parameter(name=["--file", "-f"], help="job or jobs as .json, .ndjson or .toml; - = stdin")
+    ] = None,
+    name: Annotated[str, Parameter(name=["--name", "-n"], help="a name; the job's id begins with it")] = "",
+    job_id: Annotated[str, Parameter(name="--id", help="the job's id; made when not given")] = "",
+    priority: Annotated[int, Parameter(help="-1000 to 1000, higher first")] = 0,
+    cpus: Annotated[str, Parameter(help="cores, e.g. 2 or 0.5")] = "",
+    memory: Annotated[str, Parameter(help="hard limit, e.g. 512M or 4G")] = "",
+    gpus: Annotated[str, Parameter(help="e.g. A100:2, or 1 for any model")] = "",
+    env: Annotated[list[str] | None, Parameter(name=["--env", "-e"], help="NAME=VALUE; may be repeated")] = None,
+    workdir: str = "",
+    volume: Annotated[list[str] | None, Parameter(help="SOURCE:TARGET[:ro]; may be repeated")] = None,
+    network: Literal["bridge", "none", "host", "sandbox"] = "bridge",
+    driver: Literal["docker", "process", "fake", "manual"] = "docker",
+    max_runtime: Annotated[str, Parameter(help="stop it after 90s, 10m, 1h30m, …")] = "",
+    queue_timeout: Annotated[str, Parameter(help="expire it when it has waited this long")] = "",
+    grace: Annotated[str, Parameter(help="time between SIGTERM and SIGKILL; 10s")] = "",
+    retries: Annotated[int, Parameter(help="how often its own failures are tried again")] = 0,
+    backoff: Annotated[str, Parameter(help="wait before the first retry, doubling; 1s")] = "",
+    on_lost: Literal["requeue", "fail"] = "requeue",
+    on_disconnect: Literal["stop", "keep"] = "stop",
+    after_ok: Annotated[list[str] | None, Parameter(help="start after this job succeeded; may be repeated")] = None,
+    after_any: Annotated[list[str] | None, Parameter(help="start after this job ended; may be repeated")] = None,
+    array: Annotated[int, Parameter(help="make an array of so many members")] = 0,
+    label: Annotated[list[str] | None, Parameter(help="NAME=VALUE; may be repeated")] = None,
+    hold: Annotated[bool, Parameter(negative=(), help="wait until released")] = False,
+    duration: Annotated[str, Parameter(help="how long a fake job runs")] = "",
+    wait: Annotated[bool, Parameter(negative=(), help="wait for the end; exit with the job's exit code")] = False,
+    logs: Annotated[bool, Parameter(negative=(), help="print the output as it comes, and wait")] = False,
+    output: Output = "table",
+    where: Where = Where(),
+) -> int:
+    """Submit a job: an image and a command.
+
+    eventsched submit busybox -- echo hi
+    eventsched submit --driver process -- sleep 5
+    eventsched submit -f jobs.ndjson
+    """
+    if driver != "docker" and image:
+        image, command = "", (image, *command)
+    if file is not None:
+        if image or command:
+            raise InvalidSpec("give a file or an image, not both")
+        jobs = read_jobs(file)
+    else:
+        asked = _resources(cpus, memory, gpus)
+        fields = {
+            "image": image,
+            "command": list(command),
+            "name": name,
+            "driver": driver,
+            "resources": asked,
+            "env": pairs(env or [], "--env"),
+            "workdir": workdir,
+            "volumes": [_volume(text) for text in volume or []],
+            "network": network,
+            "priority": priority,
+            "hold": hold,
+            "retries": retries,
+            "on_lost": on_lost,
+            "on_disconnect": on_disconnect,
+            "after_ok": after_ok or [],
+            "after_any": after_any or [],
+            "array": array,
+            "labels": pairs(label or [], "--label"),
+            "submitted_by": _user(),
+        }
+        times = (
+            ("max_runtime", max_runtime),
+            ("queue_timeout", queue_timeout),
+            ("stop_grace", grace),
+            ("retry_backoff", backoff),
+        )
+        fields.update({f"{key}_ms": parse_duration_ms(text, f"--{key}") for key, text in times if text})
+        if duration:
+            fields["fake"] = {"duration_ms": parse_duration_ms(duration, "--duration")}
+        jobs = [(job_id, where.tenant, make_spec(**fields))]
+    if not (wait or logs):
+        async with connected(where) as client:
+            return _show(await _submit(client, jobs), output)
+    try:
+        async with connected(where) as client:
+            results = await _submit(client, jobs)
+            _show(results, output, brief=True)
+            return await _wait_all(client, results, logs, output)
+    except EventschedError as error:
+        complain(error)
+        return OUR_FAULT
+
+
+def _resources(cpus: str, memory: str, gpus: str) -> dict[str, Any]:
+    asked: dict[str, Any] = {}
+    if cpus:
+        asked["cpu_millis"] = parse_cpus_millis(cpus, "--cpus")
+    if memory:
+        asked["memory_bytes"] = parse_memory(memory, "--memory")
+    if gpus:
+        asked["gpu_model"], asked["gpus"] = parse_gpus(gpus)
+    return asked
+
+
+def _volume(text: str) -> dict[str, Any]:
+    source, _, rest = text.partition(":")
+    target, _, mode = rest.partition(":")
+    if not target or mode not in ("", "ro", "rw"):
+        raise InvalidSpec(f"--volume: {text!r} is not SOURCE:TARGET or SOURCE:TARGET:ro")
+    return {"source": source, "target": target, "read_only": mode == "ro"}
+
+
+def _user() -> str:
+    with suppress(Exception):
+        return getpass.getuser()
+    return ""
+
+
+def read_jobs(path: Path) -> list[tuple[str, str, JobSpec]]:
+    """(job id, tenant, spec) of every job in a file; errors name the file and the place in it."""
+    data = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+    try:
+        if path.suffix == ".toml":
+            parsed: Any = tomllib.loads(data.decode())
+            parsed = parsed.get("jobs", [parsed])
+        elif path.suffix == ".ndjson":
+            parsed = [msgspec.json.decode(line) for line in data.splitlines() if line.strip()]
+        else:
+            parsed = msgspec.json.decode(data)
+    except (msgspec.MsgspecError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidSpec(f"{path}: {error}", "use .json, .ndjson (one job a line) or .toml") from error
+    jobs = []
+    for number, fields in enumerate(parsed if isinstance(parsed, list) else [parsed], 1):
+        if not isinstance(fields, dict):
+            raise InvalidSpec(f"{path}, job {number}: not an object")
+        job_id, tenant = str(fields.pop("job_id", "")), str(fields.pop("tenant", ""))
+        try:
+            jobs.append((job_id, tenant, make_spec(**fields)))
+        except InvalidSpec as error:
+            raise InvalidSpec(f"{path}, job {number}: {error.message}", error.hint) from error
+    return jobs
+
+
+async def _submit(client: Client, jobs: list[tuple[str, str, JobSpec]]) -> list[Submitted | EventschedError]:
+    results: list[Submitted | EventschedError] = []
+    by_tenant: dict[str, list[tuple[str, JobSpec]]] = {}
+    for job_id, tenant, spec in jobs:
+        by_tenant.setdefault(tenant, []).append((job_id, spec))
+    for tenant, group in by_tenant.items():
+        results += await client.submit_many(group, tenant=tenant)
+    return results
+
+
+def _show(results: list[Submitted | EventschedError], output: str, brief: bool = False) -> int:
+    """Print what became of the submissions; 0 when all of them are in."""
+    done = [result for result in results if isinstance(result, Submitted)]
+    failed = [result for result in results if isinstance(result, EventschedError)]
+    if len(results) == 1 and failed:
+        raise failed[0]
+    if output == "json" and not brief:
+        print_json(done[0] if len(results) == 1 else done)
+    elif output != "json":
+        for result in done if len(done) <= 20 else done[:3]:
+            print(f"submitted {result.tenant}/{result.job_id}", file=sys.stderr if brief else sys.stdout)
+        if len(done) > 20:
+            print(f"… {len(done)} jobs in all")
+        if not brief and len(done) == 1:
+            print(f"  eventsched job {done[0].job_id}\n  eventsched logs -f {done[0].job_id}")
+    for error in failed:
+        complain(error)
+    return 1 if failed else 0
+
+
+async def _wait_all(client: Client, results: list[Submitted | EventschedError], logs: bool, output: str) -> int:
+    views: list[JobView] = []
+    code = 0
+    for result in results:
+        if isinstance(result, EventschedError):
+            code = code or OUR_FAULT
+            continue
+        if logs:
+            async for chunk in client.follow_logs(result.job_id, tenant=result.tenant):
+                target = sys.stderr if chunk.stream == "stderr" else sys.stdout
+                target.buffer.write(chunk.data)
+                target.buffer.flush()
+        view = await client.wait(result.job_id, tenant=result.tenant)
+        views.append(view)
+        code = code or exit_code_of(view)
+        if output != "json":
+            text = f": {view.detail or view.reason}" if view.reason else ""
+            print(f"{view.tenant}/{view.job_id} {view.state}{text}", file=sys.stderr)
+    if output == "json":
+        print_json(views[0] if len(views) == 1 else views)
+    return code

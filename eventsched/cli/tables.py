@@ -1,0 +1,199 @@
+"""Tables and blocks of text for people, drawn with rich."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from eventsched.units import format_bytes, format_cpus, format_ms
+from eventsched.views import JobView, NodeView, Stats
+
+COLOURS = {
+    "pending": "yellow",
+    "assigned": "cyan",
+    "starting": "cyan",
+    "running": "blue",
+    "succeeded": "green",
+    "failed": "red",
+    "timed_out": "red",
+    "rejected": "red",
+    "expired": "magenta",
+    "aborted": "magenta",
+    "ready": "green",
+    "suspect": "yellow",
+    "lost": "red",
+    "left": "dim",
+}
+WIDE = 400
+
+
+def console() -> Console:
+    """A console on stdout; not narrower than a table needs when it is no terminal."""
+    probe = Console()
+    return probe if probe.is_terminal else Console(width=WIDE)
+
+
+def _plain(*titles: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
+    for title in titles:
+        table.add_column(title, no_wrap=title != "REASON", overflow="fold" if title == "REASON" else "ellipsis")
+    return table
+
+
+def _state(state: str) -> str:
+    return f"[{COLOURS.get(state, '')}]{state}[/]" if state in COLOURS else state
+
+
+def _clock(ms: int | None) -> str:
+    if not ms:
+        return "-"
+    at = datetime.fromtimestamp(ms / 1000)
+    return at.strftime("%H:%M:%S" if time.time() - ms / 1000 < 86_400 else "%Y-%m-%d %H:%M")
+
+
+def _ran(view: JobView) -> str:
+    if not view.started_ms:
+        return "-"
+    until = view.finished_ms or int(time.time() * 1000)
+    return format_ms(max(0, until - view.started_ms))
+
+
+def _why(view: JobView) -> str:
+    text = view.reason
+    if view.detail and view.detail != view.reason:
+        text = f"{text}: {view.detail}" if text else view.detail
+    return text.replace("[", "\\[")
+
+
+def _members(view: JobView) -> str:
+    return " ".join(f"{count} {state}" for state, count in view.members.items())
+
+
+def jobs_table(views: Sequence[JobView]) -> Table:
+    """One line a job, REASON last, as it is the longest."""
+    table = _plain("JOB", "TENANT", "STATE", "NODE", "TRY", "EXIT", "SUBMITTED", "RAN", "REASON")
+    for view in views:
+        reason = _members(view) if view.array and not view.reason else _why(view)
+        job_id = f"{view.job_id}\\[{view.array}]" if view.array else view.job_id
+        exit_code = "-" if view.exit_code is None else str(view.exit_code)
+        row = (view.node or "-", str(view.attempt or "-"), exit_code, _clock(view.submitted_ms), _ran(view), reason)
+        table.add_row(job_id, view.tenant, _state(view.state), *row)
+    return table
+
+
+def job_block(view: JobView) -> Table:
+    """Everything about one job."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    runs = ", ".join(f"{one.run} on {one.node}" for one in view.tries)
+    asked = f"{format_cpus(view.cpu_millis)} cpus, memory {format_bytes(view.memory_bytes)}"
+    if view.gpus:
+        asked += f", {view.gpus} {view.gpu_model or 'GPU'}"
+    rows: list[tuple[str, Any]] = [
+        ("job", f"{view.tenant}/{view.job_id}" + (f"  ({view.name})" if view.name else "")),
+        ("state", _state(view.state) + (f" ({view.run_state})" if view.run_state == "stopping" else "")),
+        ("reason", _why(view)),
+        ("members", _members(view)),
+        ("what", " ".join([view.image, *view.command]).replace("[", "\\[") + f"  ({view.driver})"),
+        ("asks", asked),
+        ("node", view.node),
+        ("attempt", f"{view.attempt}  (failures {view.failures}, losses {view.losses})" if view.attempt else ""),
+        ("runs", runs),
+        ("exit code", "" if view.exit_code is None else view.exit_code),
+        ("submitted", _clock(view.submitted_ms) + (f"  by {view.submitted_by}" if view.submitted_by else "")),
+        ("assigned", _clock(view.assigned_ms)),
+        ("started", _clock(view.started_ms)),
+        (
+            "finished",
+            _clock(view.finished_ms) + (f"  after {_ran(view)}" if view.finished_ms and view.started_ms else ""),
+        ),
+        ("waits for", ", ".join(view.waiting_on)),
+        ("labels", ", ".join(f"{name}={value}" for name, value in view.labels.items())),
+        ("sequence", view.seq),
+    ]
+    for name, value in rows:
+        if value not in ("", None):
+            table.add_row(name, str(value))
+    return table
+
+
+def _gpus(counts: dict[str, int]) -> str:
+    return ",".join(f"{model}:{count}" for model, count in counts.items()) or "-"
+
+
+def nodes_table(views: Sequence[NodeView]) -> Table:
+    """One line a node: free / capacity."""
+    table = _plain("NODE", "STATE", "CPUS", "MEMORY", "GPUS", "RUNS", "DRIVERS", "LOAD", "HEARD")
+    for view in views:
+        state = _state(view.state)
+        if view.draining or view.cordoned:
+            state += " draining" if view.draining else " cordoned"
+        free, capacity = view.free, view.capacity
+        table.add_row(
+            view.node,
+            state,
+            f"{format_cpus(free['cpu_millis'])}/{format_cpus(capacity['cpu_millis'])}",
+            f"{format_bytes(free['memory_bytes'])}/{format_bytes(capacity['memory_bytes'])}",
+            f"{_gpus(free['gpus'])}/{_gpus(capacity['gpus'])}" if capacity["gpus"] else "-",
+            str(len(view.runs)),
+            ",".join(view.drivers),
+            "-" if view.cpu_percent is None else f"{view.cpu_percent:.0f}%",
+            "-" if view.heartbeat_age_ms is None else f"{format_ms(view.heartbeat_age_ms)} ago",
+        )
+    return table
+
+
+def node_runs_table(view: NodeView) -> Table:
+    """The runs of one node, with what they use."""
+    table = _plain("RUN", "JOB", "STATE", "CPUS", "MEMORY", "GPUS", "CPU NOW", "MEMORY NOW")
+    for run in view.runs:
+        usage = view.usage.get(str(run["run"]), {})
+        table.add_row(
+            str(run["run"]),
+            f"{run['tenant']}/{run['job_id']}",
+            _state(run["state"]),
+            format_cpus(run["cpu_millis"]),
+            format_bytes(run["memory_bytes"]),
+            str(len(run["gpus"]) or "-"),
+            f"{usage['cpu_percent']:.0f}%" if "cpu_percent" in usage else "-",
+            format_bytes(int(usage["memory_bytes"])) if "memory_bytes" in usage else "-",
+        )
+    return table
+
+
+def stats_block(stats: Stats) -> Table:
+    """The cluster in numbers."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+
+    def counts(values: dict[str, int]) -> str:
+        return ", ".join(f"{count} {name}" for name, count in values.items()) or "none"
+
+    used = stats.capacity["cpu_millis"] - stats.free["cpu_millis"]
+    rows = [
+        ("cluster", f"{stats.cluster_id}  at sequence {stats.seq}"),
+        ("leader", f"{stats.leader}  (epoch {stats.epoch}, {stats.rounds} rounds, policy {stats.policy})"),
+        ("answered by", f"{stats.answered_by} ({stats.role})"),
+        ("nodes", counts(stats.nodes)),
+        ("cpus in use", f"{format_cpus(used)} of {format_cpus(stats.capacity['cpu_millis'])}"),
+        ("GPUs free", f"{_gpus(stats.free['gpus'])} of {_gpus(stats.capacity['gpus'])}"),
+        ("live jobs", counts(stats.jobs)),
+        ("ended jobs", counts(stats.ended)),
+        ("runs open", str(stats.runs)),
+        ("anomalies", counts(stats.anomalies)),
+        ("history", stats.history),
+    ]
+    if stats.digest_mismatches:
+        rows.append(("DIGESTS", f"[red]{stats.digest_mismatches} do not match: this replica or the leader is wrong[/]"))
+    for one in stats.recent_anomalies[-5:]:
+        rows.append(("", f"{one['seq']}: {one['kind']} {one['subject']} {one['detail']}".replace("[", "\\[")))
+    for name, value in rows:
+        table.add_row(name, value)
+    return table

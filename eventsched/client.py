@@ -1,0 +1,383 @@
+"""The SDK: submit, watch and steer jobs.
+
+    async with await Client.connect() as client:
+        job = await client.submit(image="busybox", command=["echo", "hi"])
+        job = await client.wait(job.job_id)
+        print(job.state, await client.logs(job.job_id))
+
+Writes go straight into the log and are durable when they return; reads are answered by any
+scheduler, and wait until it has folded this client's own writes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Any, Self, TypeVar
+
+import msgspec
+import nats.errors
+
+from eventsched import codec, query, subjects
+from eventsched.errors import (
+    Ambiguous,
+    DuplicateJob,
+    EventschedError,
+    InvalidSpec,
+    NoScheduler,
+    NotFound,
+    PermissionDenied,
+    StoreFull,
+    WaitTimeout,
+)
+from eventsched.events import (
+    AbortRequested,
+    CompleteRequested,
+    HoldRequested,
+    NodeCordoned,
+    NodeDrained,
+    NodeUncordoned,
+    ReleaseRequested,
+    RequeueRequested,
+)
+from eventsched.ids import ID_RULE, is_id, split_member
+from eventsched.log.gather import GatheringWriter
+from eventsched.log.jetstream import JetStreamLog
+from eventsched.log.link import Link, LinkOptions, connect
+from eventsched.log.port import AppendError, Conflict, Denied, Outgoing
+from eventsched.log.streams import api, verify_ev
+from eventsched.new_ids import new_job_id, new_ulid
+from eventsched.outputs import OutputChunk, read_output
+from eventsched.recorded import Recorded
+from eventsched.settings import DEFAULT_TENANT, link_options
+from eventsched.spec import JobSpec, problems
+from eventsched.stories import follow_events
+from eventsched.views import JobList, JobView, NodeView, Stats
+from eventsched.wire import Event
+
+ASK_TIMEOUT_S = 10.0
+WRITE_TIMEOUT_S = 30.0
+STORE_LIMIT_PERCENT = 90
+STORE_CHECK_S = 10.0
+
+
+Answer = TypeVar("Answer")
+NodeViews = list[NodeView]
+
+
+class Submitted(msgspec.Struct, frozen=True):
+    """A submission that is in the log: durable, not judged yet. `seq` is its sequence."""
+
+    job_id: str
+    tenant: str
+    seq: int
+
+
+class Client:
+    """A connection to a cluster, as one tenant. Make it with `connect`; use it as a context manager."""
+
+    def __init__(self, link: Link, tenant: str = DEFAULT_TENANT) -> None:
+        self.link = link
+        self.tenant = tenant
+        self.log = JetStreamLog(link)
+        self.output_log = JetStreamLog(link, stream="LOGS")
+        self._writer = GatheringWriter(self.log, give_up_s=WRITE_TIMEOUT_S)
+        self._written = 0
+        self._store_checked = 0.0
+
+    @classmethod
+    async def connect(
+        cls, url: str | None = None, *, tenant: str = DEFAULT_TENANT, options: LinkOptions | None = None
+    ) -> Client:
+        """Connect to the cluster at `url` (see `eventsched.settings` for how it is found otherwise).
+
+        Raises NoServer when nothing answers, or what answers is no eventsched cluster.
+        """
+        link = await connect(options or link_options(url), "eventsched-client")
+        try:
+            await verify_ev(link)
+        except EventschedError:
+            await link.close()
+            raise
+        return cls(link, tenant)
+
+    async def close(self) -> None:
+        """Close the connection; what was acknowledged is safe."""
+        await self._writer.close()
+        await self.link.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"<Client {self.link.url} tenant {self.tenant}>"
+
+    # ---- submitting ---------------------------------------------------------------------------
+
+    async def submit(
+        self, spec: JobSpec | None = None, *, job_id: str = "", tenant: str = "", **fields: Any
+    ) -> Submitted:
+        """Submit one job: a `JobSpec`, or its fields by name. An id is made when none is given.
+
+        Raises InvalidSpec (field and allowed range), DuplicateJob, StoreFull.
+        """
+        job = spec or make_spec(**fields)
+        (result,) = await self.submit_many([(job_id, job)], tenant=tenant)
+        if isinstance(result, EventschedError):
+            raise result
+        return result
+
+    async def submit_many(
+        self, jobs: Iterable[JobSpec | tuple[str, JobSpec]], *, tenant: str = ""
+    ) -> list[Submitted | EventschedError]:
+        """Submit many jobs in as few writes as possible: specs, or (job id, spec) pairs.
+
+        Each has its own fate, in order: a Submitted, or the error that befell it.
+        """
+        owner = tenant or self.tenant
+        await self._check_store()
+        results: list[Submitted | EventschedError | None] = []
+        waiting: list[tuple[int, str, asyncio.Future[int]]] = []
+        for index, item in enumerate(jobs):
+            job_id, spec = item if isinstance(item, tuple) else ("", item)
+            job_id = job_id or new_job_id(spec.name)
+            try:
+                message = _submission(owner, job_id, spec)
+            except EventschedError as error:
+                results.append(error)
+                continue
+            results.append(None)
+            waiting.append((index, job_id, self._writer.put_soon(message)))
+        for index, job_id, future in waiting:
+            try:
+                seq = await future
+                self._written = max(self._written, seq)
+                results[index] = Submitted(job_id, owner, seq)
+            except AppendError as error:
+                results[index] = _submit_error(error, owner, job_id)
+        return [result for result in results if result is not None]
+
+    async def _check_store(self) -> None:
+        """Submissions stop while the store is nearly full, so that reports still fit."""
+        now = asyncio.get_running_loop().time()
+        if now - self._store_checked < STORE_CHECK_S:
+            return
+        try:
+            info = msgspec.json.decode(await self.link.request("$JS.API.INFO", b""))
+        except (PermissionDenied, TimeoutError):
+            return
+        limit, used = info.get("limits", {}).get("max_storage", -1), info.get("storage", 0)
+        if limit > 0 and used * 100 >= limit * STORE_LIMIT_PERCENT:
+            raise StoreFull(
+                f"the log's store is {used * 100 // limit} % full ({used} of {limit} bytes)",
+                "enlarge the store of the NATS server; running jobs go on",
+            )
+        self._store_checked = now
+
+    # ---- steering -----------------------------------------------------------------------------
+
+    async def abort(self, job_id: str, *, reason: str = "", tenant: str = "") -> None:
+        """Ask for a job (or a member of an array) to end. NotFound if it is unknown."""
+        await self._request(job_id, tenant, "abort_requested", AbortRequested, reason=reason)
+
+    async def hold(self, job_id: str, *, tenant: str = "") -> None:
+        """Keep a waiting job from starting."""
+        await self._request(job_id, tenant, "hold_requested", HoldRequested)
+
+    async def release(self, job_id: str, *, tenant: str = "") -> None:
+        """Undo a hold."""
+        await self._request(job_id, tenant, "release_requested", ReleaseRequested)
+
+    async def requeue(self, job_id: str, *, force: bool = False, tenant: str = "") -> None:
+        """Stop a job's run and let it wait again. force: although nobody knows whether it still runs."""
+        await self._request(job_id, tenant, "requeue_requested", RequeueRequested, force=force)
+
+    async def complete(self, job_id: str, *, exit_code: int = 0, tenant: str = "") -> None:
+        """Finish a job of the manual driver."""
+        await self._request(job_id, tenant, "complete_requested", CompleteRequested, exit_code=exit_code)
+
+    async def _request(self, job_id: str, tenant: str, verb: str, kind: type[Event], **fields: Any) -> None:
+        view = await self.get(job_id, tenant=tenant)
+        if view.ended:
+            raise EventschedError(f"job {view.job_id} has ended ({view.state})", "submit it again under a new id")
+        owner_id, member = split_member(view.job_id) or (view.job_id, -1)
+        await self._write(subjects.job(view.tenant, owner_id, verb), kind(member=member, **fields))
+
+    async def cordon(self, node: str) -> None:
+        """No new runs on a node."""
+        await self._administer("node_cordoned", NodeCordoned(node=await self._node_id(node)))
+
+    async def uncordon(self, node: str) -> None:
+        """End a cordon or a drain."""
+        await self._administer("node_uncordoned", NodeUncordoned(node=await self._node_id(node)))
+
+    async def drain(self, node: str, *, deadline_ms: int = 0, now: bool = False) -> None:
+        """Empty a node: wait for its runs (until the deadline), then stop and requeue them."""
+        event = NodeDrained(node=await self._node_id(node), deadline_ms=deadline_ms, now=now)
+        await self._administer("node_drained", event)
+
+    async def _node_id(self, node: str) -> str:
+        return (await self.node(node)).node
+
+    async def _administer(self, kind: str, event: Event) -> None:
+        await self._write(subjects.admin(kind), event)
+
+    async def _write(self, subject: str, event: Event) -> None:
+        try:
+            seq = await self._writer.put(Outgoing(subject, codec.encode(event), msg_id=new_ulid()))
+        except Denied as error:
+            raise PermissionDenied(error.message, error.hint) from error
+        self._written = max(self._written, seq)
+
+    # ---- reading ------------------------------------------------------------------------------
+
+    async def get(self, job_id: str, *, tenant: str = "") -> JobView:
+        """One job by its id or the beginning of it. Raises NotFound (with near matches), Ambiguous."""
+        request = query.GetRequest(job_id, tenant, self._written)
+        return await self._ask(query.GET, request, JobView)
+
+    async def list(
+        self,
+        *,
+        tenant: str = "",
+        states: Sequence[str] = (),
+        node: str = "",
+        since_ms: int = 0,
+        array: str = "",
+        limit: int = 0,
+    ) -> list[JobView]:
+        """Jobs, newest first. since_ms: finished ones only if they ended then or later; -1 = live ones only.
+        array: `<tenant>/<job>` gives the members of that array. limit: 0 = all."""
+        found: list[JobView] = []
+        cursor = ""
+        while True:
+            page = min(query.PAGE_MAX, limit - len(found)) if limit else query.PAGE_MAX
+            request = query.ListRequest(tenant, list(states), node, since_ms, array, page, cursor, self._written)
+            answer = await self._ask(query.LIST, request, JobList)
+            found += answer.jobs
+            cursor = answer.cursor
+            if not cursor or (limit and len(found) >= limit):
+                return found
+
+    async def nodes(self) -> Sequence[NodeView]:
+        """All nodes, in order of id."""
+        return await self._ask(query.NODES, query.NodesRequest("", self._written), NodeViews)
+
+    async def node(self, node: str) -> NodeView:
+        """One node. Raises NotFound."""
+        return (await self._ask(query.NODES, query.NodesRequest(node, self._written), NodeViews))[0]
+
+    async def stats(self) -> Stats:
+        """The cluster in numbers."""
+        return await self._ask(query.STATS, query.StatsRequest(self._written), Stats)
+
+    async def wait(self, job_id: str, *, timeout: float | None = None, tenant: str = "") -> JobView:
+        """Wait until a job has ended. Raises WaitTimeout after `timeout` seconds, NotFound."""
+        loop = asyncio.get_running_loop()
+        deadline = None if timeout is None else loop.time() + timeout
+        while True:
+            left_s = query.WAIT_MAX_MS / 1000 if deadline is None else max(0.0, deadline - loop.time())
+            window_ms = int(min(query.WAIT_MAX_MS / 4, left_s * 1000))
+            request = query.WaitRequest(job_id, tenant, window_ms, self._written)
+            view = await self._ask(query.WAIT, request, JobView)
+            if view.ended:
+                return view
+            if deadline is not None and loop.time() >= deadline:
+                raise WaitTimeout(f"job {view.job_id} is {view.state} after {timeout:g} s", "wait longer, or abort it")
+
+    async def _ask(self, subject: str, request: Any, kind: type[Answer]) -> Answer:
+        """Ask any scheduler; try again for a moment when none answers (one may be taking over)."""
+        payload = msgspec.json.encode(request)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + ASK_TIMEOUT_S
+        while True:
+            try:
+                reply = await self.link.guard(
+                    subject, self.link.client.request(subject, payload, timeout=ASK_TIMEOUT_S)
+                )
+                break
+            except (TimeoutError, nats.errors.Error) as error:
+                if loop.time() >= deadline or isinstance(error, nats.errors.NoRespondersError):
+                    if loop.time() < deadline - ASK_TIMEOUT_S + 3:
+                        await asyncio.sleep(0.2)
+                        continue
+                    raise NoScheduler(
+                        f"the log at {self.link.url} is there, but no scheduler answers",
+                        "start one with `eventsched scheduler` (or `eventsched dev`)",
+                    ) from error
+                await asyncio.sleep(0.2)
+        if reply.headers and query.ERROR_HEADER in reply.headers:
+            raise _service_error(reply)
+        return msgspec.json.decode(reply.data, type=kind)
+
+    # ---- following ------------------------------------------------------------------------------
+
+    async def follow_logs(self, job_id: str, *, follow: bool = True, tenant: str = "") -> AsyncIterator[OutputChunk]:
+        """A job's output from its start, run after run; ends with the job (or at once: follow=False)."""
+        async for chunk in read_output(self, job_id, tenant, follow):
+            yield chunk
+
+    async def logs(self, job_id: str, *, tenant: str = "") -> str:
+        """A job's output so far, as text."""
+        parts = [chunk.data async for chunk in self.follow_logs(job_id, follow=False, tenant=tenant)]
+        return b"".join(parts).decode(errors="replace")
+
+    async def follow_events(
+        self, *, job_id: str = "", tenant: str = "", from_seq: int = 1, follow: bool = True
+    ) -> AsyncIterator[Recorded]:
+        """Events of the log in order, all of them or those about one job."""
+        job = await self.get(job_id, tenant=tenant) if job_id else None
+        async for recorded in follow_events(self.log, job, from_seq, follow):
+            yield recorded
+
+    async def last_seq(self) -> int:
+        """The log's last sequence as the server states it (a hint, good enough for people)."""
+        info = await api(self.link, "STREAM.INFO.EV")
+        return int((info.state or {}).get("last_seq", 0))
+
+
+def make_spec(**fields: Any) -> JobSpec:
+    """A JobSpec from plain values (lists, dicts); raises InvalidSpec naming the field."""
+    try:
+        return msgspec.convert(fields, JobSpec)
+    except msgspec.ValidationError as error:
+        raise InvalidSpec(str(error), "see the fields of JobSpec") from error
+
+
+def _submission(tenant: str, job_id: str, spec: JobSpec) -> Outgoing:
+    for what, value in (("tenant", tenant), ("job id", job_id)):
+        if not is_id(value):
+            raise InvalidSpec(f"{what} {value[:80]!r} is not an id", ID_RULE)
+    found = problems(spec)
+    if found:
+        raise InvalidSpec("; ".join(str(problem) for problem in found[:5]), found[0].code)
+    payload = codec.encode(spec)
+    if len(payload) > codec.PAYLOAD_MAX:
+        raise InvalidSpec(f"the job is {len(payload)} bytes as JSON", f"at most {codec.PAYLOAD_MAX}")
+    return Outgoing(subjects.job(tenant, job_id, "submitted"), payload, msg_id=new_ulid(), expect=0)
+
+
+def _submit_error(error: AppendError, tenant: str, job_id: str) -> EventschedError:
+    if isinstance(error, Conflict):
+        return DuplicateJob(
+            f"job id {job_id!r} of tenant {tenant!r} is taken", "choose another id; ids are never used twice"
+        )
+    if isinstance(error, Denied):
+        return PermissionDenied(error.message, error.hint)
+    return error
+
+
+def _service_error(reply: Any) -> EventschedError:
+    code, text = reply.headers.get(query.ERROR_CODE_HEADER), reply.headers[query.ERROR_HEADER]
+    hint = ""
+    if reply.data:
+        try:
+            body = msgspec.json.decode(reply.data)
+            text, hint = body.get("message", text), body.get("hint", "")
+        except msgspec.MsgspecError:
+            pass
+    kind = {"404": NotFound, "409": Ambiguous, "504": WaitTimeout}.get(code or "", EventschedError)
+    return kind(text, hint)

@@ -1,0 +1,163 @@
+"""The command dev."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import signal
+import socket
+import sys
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from eventsched.client import Client
+from eventsched.dev.cluster import DevCluster, DevOptions
+from eventsched.dev.demo import run_demo
+from eventsched.dev.engine import docker_answers
+from eventsched.dev.health import DEFAULT_PORT, bind, serve
+from eventsched.errors import SettingsError
+from eventsched.ids import id_from_host_name
+from eventsched.settings import DATA_DIR
+from eventsched.telemetry import configure_logging
+from eventsched.units import format_bytes, format_cpus
+from eventsched.views import NodeView
+
+AGENTS_MAX = 64
+
+
+async def dev(
+    *,
+    demo: Annotated[bool, Parameter(negative=(), help="submit a small workload and show it")] = False,
+    exit_when_idle: Annotated[
+        bool, Parameter(negative=(), help="end when the demo's jobs have ended; 0 if as they should")
+    ] = False,
+    data: Annotated[Path, Parameter(help="where everything lies")] = Path(DATA_DIR),
+    ephemeral: Annotated[
+        bool, Parameter(negative=(), help="a temporary directory instead, removed at the end")
+    ] = False,
+    driver: Annotated[
+        Literal["docker", "process", "fake", "manual"] | None,
+        Parameter(help="what agents run jobs with; docker if an engine answers, else process"),
+    ] = None,
+    agents: Annotated[int, Parameter(help="so many agents; they split the machine unless capacities are given")] = 1,
+    cpus: Annotated[str, Parameter(help="cores each agent offers")] = "",
+    memory: Annotated[str, Parameter(help="memory each agent offers, e.g. 4G")] = "",
+    gpus: Annotated[str, Parameter(help="emulated GPUs of each agent, e.g. A100:4")] = "",
+    nats_port: Annotated[int, Parameter(help="port of NATS; 4222 if it is free, else any")] = 0,
+    http_port: Annotated[int, Parameter(help="port of HTTP")] = DEFAULT_PORT,
+) -> int:
+    """Run a whole cluster here: NATS, a scheduler, an agent. Ctrl-C stops it; starting again goes on."""
+    began = time.monotonic()
+    if not 1 <= agents <= AGENTS_MAX:
+        raise SettingsError(f"--agents {agents} is not between 1 and {AGENTS_MAX}")
+    configure_logging(level="error")
+    listener = bind(http_port)
+    chosen = driver or _driver_here()
+    options = DevOptions(
+        data=data.resolve(),
+        ephemeral=ephemeral,
+        driver=chosen,
+        agents=agents,
+        nats_port=nats_port,
+        cpus=cpus,
+        memory=memory,
+        gpus=gpus,
+    )
+    cluster = DevCluster(options)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    health = loop.create_task(serve(listener))
+    try:
+        code = await _until(stop, _work(cluster, began, listener, chosen, demo or exit_when_idle, exit_when_idle))
+    finally:
+        print("stopping …", flush=True)
+        await cluster.stop()
+        health.cancel()
+        await asyncio.gather(health, return_exceptions=True)
+    print("stopped" if ephemeral else f"stopped; the log stays in {_short(cluster.data)}")
+    return 0 if code is None else code
+
+
+async def _until(stop: asyncio.Event, work: Coroutine[Any, Any, int]) -> int | None:
+    """The result of `work`, or None when somebody asked to stop first."""
+    task = asyncio.ensure_future(work)
+    stopping = asyncio.ensure_future(stop.wait())
+    await asyncio.wait((task, stopping), return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if task.done():
+        return task.result()
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    return None
+
+
+async def _work(
+    cluster: DevCluster, began: float, listener: socket.socket, driver: str, demo: bool, exit_when_idle: bool
+) -> int:
+    await cluster.start(id_from_host_name(socket.gethostname()))
+    http = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    cluster.write_state(http)
+    watching = asyncio.ensure_future(cluster.watch())
+    try:
+        async with await Client.connect(options=cluster.nats.options("operator")) as client:
+            _greet(cluster, list(await client.nodes()), http, driver, time.monotonic() - began)
+            if demo:
+                showing = asyncio.ensure_future(run_demo(client, driver))
+                await asyncio.wait((showing, watching), return_when=asyncio.FIRST_COMPLETED)
+                if watching.done():
+                    showing.cancel()
+                    watching.result()
+                code = showing.result()
+                if exit_when_idle:
+                    return code
+        await watching
+    finally:
+        watching.cancel()
+    return 0
+
+
+def _driver_here() -> str:
+    """Docker when its socket answers, else process."""
+    if docker_answers():
+        return "docker"
+    print("no container engine answers: jobs run as plain processes (driver process)")
+    return "process"
+
+
+def _greet(cluster: DevCluster, nodes: list[NodeView], http: str, driver: str, seconds: float) -> None:
+    """What runs, where, and what to try next."""
+    command = "eventsched" if shutil.which("eventsched") else _short(Path(sys.argv[0]).absolute())
+    what = {"docker": "busybox -- echo hello", "process": "--driver process -- echo hello"}
+    offers = ", ".join(
+        f"{view.node} ({format_cpus(view.capacity['cpu_millis'])} cpus, {format_bytes(view.capacity['memory_bytes'])}"
+        + "".join(f", {count} {model}" for model, count in view.capacity["gpus"].items())
+        + ")"
+        for view in nodes
+        if view.state == "ready"
+    )
+    print(f"eventsched dev is up ({seconds:.1f} s)")
+    print(f"  log        {cluster.nats.url}, stored in {_short(cluster.data)}")
+    print("  scheduler  dev, leading")
+    print(f"  agents     {offers}; driver {driver}")
+    print(f"  http       {http}/healthz")
+    print(f"  logs       {_short(cluster.data)}/*.log")
+    print("try, in another terminal:")
+    print(f"  {command} submit {what.get(driver, f'--driver {driver}')}")
+    print(f"  {command} jobs")
+    print(f"  {command} events --follow")
+    print("Ctrl-C stops it", flush=True)
+
+
+def _short(path: Path) -> str:
+    """A path as short as it can be typed here."""
+    with contextlib.suppress(ValueError):
+        return str(path.relative_to(Path.cwd()))
+    return str(path)

@@ -1,0 +1,124 @@
+"""Events as people read them: one line each, and the story of one job."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+from msgspec import structs
+
+from eventsched import codec
+from eventsched.events import (
+    Admitted,
+    Concluded,
+    RunAssigned,
+    RunEnded,
+    RunStarted,
+    RunStarting,
+    StopOrdered,
+)
+from eventsched.events.catalogue import DECIDE_KIND_OF
+from eventsched.ids import member_id, split_member
+from eventsched.log.port import EventLog
+from eventsched.recorded import Recorded, Unreadable
+from eventsched.views import JobView
+from eventsched.wire import Decision, Event
+
+_STAMP = frozenset(structs.asdict(Decision(epoch=0)))
+IDLE_S = 0.5
+
+
+class JobFilter:
+    """Picks the events about one job (for an array: about its members too) in log order."""
+
+    def __init__(self, job: JobView) -> None:
+        self._tenant = job.tenant
+        member = split_member(job.job_id)
+        self._job_id = member[0] if member else job.job_id
+        self._member: int | None = member[1] if member else None
+        self._seq = job.seq
+        self._runs: dict[int, None] = {}
+
+    def __call__(self, recorded: Recorded) -> bool:
+        """True when the event is about the job."""
+        event = recorded.event
+        if recorded.subject.startswith(f"ev.job.{self._tenant}.{self._job_id}."):
+            return True
+        match event:
+            case RunAssigned():
+                mine = event.tenant == self._tenant and event.job == self._job_id
+                if mine and self._member in (None, event.member):
+                    self._runs[recorded.seq] = None
+                    return True
+                return False
+            case RunStarting() | RunStarted() | RunEnded() | StopOrdered():
+                return event.run in self._runs
+            case Admitted():
+                return any(one.seq == self._seq for one in event.rejected)
+            case Concluded():
+                return any(one.tenant == self._tenant and one.job == self._job_id for one in event.jobs)
+        return False
+
+
+async def follow_events(log: EventLog, job: JobView | None, from_seq: int, follow: bool) -> AsyncIterator[Recorded]:
+    """Events from `from_seq` on; with a job, those about it, from its submission on."""
+    wanted = JobFilter(job) if job is not None else None
+    feed = log.read(max(from_seq, job.seq if job is not None else 1))
+    try:
+        while True:
+            entries = await feed.get(None if follow else IDLE_S)
+            for seq, at_ms, subject, payload in entries:
+                recorded = Recorded(seq, at_ms, subject, codec.decode(subject, payload))
+                if wanted is None or wanted(recorded):
+                    yield recorded
+            if not follow and (not entries or feed.pending == 0):
+                return
+    finally:
+        await feed.close()
+
+
+def kind_of(recorded: Recorded) -> str:
+    """A short name of what happened: `submitted`, `run.assigned`, `node.joined`, `admitted`, …"""
+    event = recorded.event
+    if isinstance(event, Unreadable):
+        return f"unreadable ({event.code})"
+    tag = event.__struct_config__.tag
+    if isinstance(tag, str):
+        return tag
+    if type(event) in DECIDE_KIND_OF:
+        return DECIDE_KIND_OF[type(event)]
+    return "leader.claimed" if recorded.subject == "ev.leader" else recorded.subject.rpartition(".")[2]
+
+
+def line_of(recorded: Recorded) -> str:
+    """One event as one readable line: sequence, time, where, what, and what it says."""
+    at = datetime.fromtimestamp(recorded.at_ms / 1000, UTC).strftime("%H:%M:%S.%f")[:-3]
+    return f"{recorded.seq:>8}  {at}  {kind_of(recorded):<20} {_where(recorded):<28} {_says(recorded.event)}".rstrip()
+
+
+def _where(recorded: Recorded) -> str:
+    tokens = recorded.subject.split(".")
+    match tokens[1:2]:
+        case ["job"] if len(tokens) == 5:
+            return f"{tokens[2]}/{tokens[3]}"
+        case ["assign" | "run" | "node"]:
+            return tokens[2] if len(tokens) > 2 else ""
+    return ""
+
+
+def _says(event: Event) -> str:
+    if isinstance(event, RunAssigned):
+        job = event.job if event.member < 0 else member_id(event.job, event.member)
+        text = f"{event.tenant}/{job} attempt {event.attempt} score {event.score}"
+        return text + (f" before {event.runner_up}" if event.runner_up else "")
+    parts = []
+    for name, value in structs.asdict(event).items():
+        default_free = value not in (None, "", (), [], {}, -1) and name not in ("spec", "code", "nonce")
+        if default_free and not (isinstance(event, Decision) and name in _STAMP):
+            parts.append(f"{name}={_short(value)}")
+    return " ".join(parts)
+
+
+def _short(value: object) -> str:
+    text = codec.encode(value).decode() if not isinstance(value, str) else value  # type: ignore[arg-type]
+    return text if len(text) <= 60 else text[:57] + "..."
