@@ -15,6 +15,7 @@ from eventsched.agents.settings import AgentSettings
 from eventsched.cli.common import Where, pairs
 from eventsched.errors import NoServer
 from eventsched.events import ClusterCreated
+from eventsched.garbage import collect_rarely
 from eventsched.log.link import Link, connect
 from eventsched.log.port import Entry
 from eventsched.log.reader import StreamReader
@@ -77,6 +78,7 @@ async def agent(
     try:
         await _wait_for_log(link)
         running = Agent(link, await cluster_id(link), settings)
+        collect_rarely()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, lambda: loop.create_task(running.leave()))

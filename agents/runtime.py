@@ -23,7 +23,7 @@ from eventsched.agents.drivers.registry import make_driver
 from eventsched.agents.effects import KnownRun, SessionOver
 from eventsched.agents.gpu import Gpus
 from eventsched.agents.inventory import capacity, machine_id, node_id
-from eventsched.agents.lease import FENCED_FILE, Lease, boot_ms, drop_lease, read_fenced
+from eventsched.agents.lease import Lease, boot_ms, drop_lease, read_fenced
 from eventsched.agents.process_runs import boot_id
 from eventsched.agents.session import Session
 from eventsched.agents.settings import AgentSettings
@@ -35,6 +35,7 @@ from eventsched.log.streams import LOGS
 _log = structlog.get_logger("eventsched.agent")
 REAP_EVERY_S = 20.0
 REJOIN_AFTER_S = 0.5
+REMOVERS = 4
 
 
 class NodeTaken(EventschedError):
@@ -68,7 +69,7 @@ class Agent:
         self.ready = asyncio.Event()
         self._leaving = False
         self._removals: dict[int, asyncio.TimerHandle] = {}
-        self._background: set[asyncio.Task[None]] = set()
+        self._to_remove: asyncio.Queue[tuple[Driver, int]] = asyncio.Queue()
         self._orphans_seen: dict[int, int] = {}
         self._leash: subprocess.Popen[bytes] | None = None
 
@@ -80,13 +81,14 @@ class Agent:
         try:
             for driver in self.drivers.values():
                 await driver.open()
-            reaper = asyncio.get_running_loop().create_task(self._reap())
+            loop = asyncio.get_running_loop()
+            keepers = [loop.create_task(self._reap()), *(loop.create_task(self._remove()) for _ in range(REMOVERS))]
             try:
                 await self._sessions()
             finally:
-                reaper.cancel()
-                await asyncio.gather(reaper, return_exceptions=True)
-                await asyncio.gather(*self._background, return_exceptions=True)
+                for keeper in keepers:
+                    keeper.cancel()
+                await asyncio.gather(*keepers, return_exceptions=True)
                 for driver in self.drivers.values():
                     await driver.close()
         finally:
@@ -168,7 +170,7 @@ class Agent:
 
     def fenced_by_leash(self, run: int) -> bool:
         """True when the leash has stopped this run."""
-        return (self.directory / FENCED_FILE).exists() and run in read_fenced(self.directory)
+        return run in read_fenced(self.directory)
 
     # ---- the leash ----------------------------------------------------------------------------
 
@@ -204,16 +206,20 @@ class Agent:
             return
         delay = self.settings.keep_ms / 1000 if driver.keeps_ended else 0
         if delay <= 0:
-            self._remove(driver, run)
+            self._to_remove.put_nowait((driver, run))
         elif run not in self._removals:
-            loop = asyncio.get_running_loop()
-            self._removals[run] = loop.call_later(delay, self._remove, driver, run)
+            put, loop = self._to_remove.put_nowait, asyncio.get_running_loop()
+            self._removals[run] = loop.call_later(delay, put, (driver, run))
 
-    def _remove(self, driver: Driver, run: int) -> None:
-        self._removals.pop(run, None)
-        task = asyncio.get_running_loop().create_task(driver.remove(run))
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+    async def _remove(self) -> None:
+        """Remove what is due; several of these run side by side."""
+        while True:
+            driver, run = await self._to_remove.get()
+            try:
+                await driver.remove(run)
+            except Exception as error:  # it is found again as an orphan
+                _log.warning("not_removed", run=run, driver=driver.name, error=str(error))
+            self._removals.pop(run, None)
 
     async def _reap(self) -> None:
         """Remove orphans: runs of this cluster and node that nobody here knows, after a grace time."""

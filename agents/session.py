@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger("eventsched.agent")
 
+LINGER_S = 0.005
 SLOW_START_S = 0.25
 SHIP_AFTER_S = 0.1
 TICK_S = 0.1
@@ -62,7 +63,8 @@ class Session:
         self.ready = asyncio.Event()
         self._drivers = {run.launch.run: driver for driver, run in known}
         self._adopted = {run.launch.run: None for _, run in known}
-        self._writer = GatheringWriter(agent.log)
+        self._writer = GatheringWriter(agent.log, linger_s=LINGER_S)
+        self._run_subject = subjects.run(agent.node)
         self._tasks: set[asyncio.Task[None]] = set()
         self._over: asyncio.Future[SessionOver] = asyncio.get_running_loop().create_future()
         self._settled = asyncio.Event()
@@ -247,20 +249,14 @@ class Session:
 
     def _report(self, report: Report) -> None:
         event = report.event
-        future = self._writer.put_soon(Outgoing(subjects.run(self.agent.node), codec.encode(event)))
-        if not isinstance(event, RunEnded):
-            future.add_done_callback(_observe)
-            return
 
-        def stored(done: asyncio.Future[int]) -> None:
-            if done.cancelled():
-                return
-            if done.exception() is None:
+        def done(outcome: int | AppendError) -> None:
+            if isinstance(outcome, AppendError):
+                _log.error("report_not_stored", run=event.run, error=str(outcome))
+            elif isinstance(event, RunEnded):
                 self._do(self.core.stored(event))
-            elif isinstance(done.exception(), AppendError):
-                _log.error("report_refused", run=event.run, error=str(done.exception()))
 
-        future.add_done_callback(stored)
+        self._writer.post(Outgoing(self._run_subject, codec.encode(event)), done)
 
     async def _start(self, launch: Launch) -> None:
         core = self.core
@@ -297,6 +293,14 @@ class Session:
     async def _watch(self, launch: Launch) -> None:
         """Wait for the end, shipping output meanwhile; a short silent run costs no shipping at all."""
         driver = self._driver_of(launch)
+        ended, chunks = driver.over(launch.run), 0
+        if ended is None or launch.run in self._adopted or await driver.has_output(launch.run):
+            ended, chunks = await self._watch_and_ship(driver, launch)
+        if self.agent.lease.expired() and self.agent.fenced_by_leash(launch.run):
+            ended = Ended("lost", ended.exit_code, "fenced")
+        self._do(self.core.ended(launch.run, ended, chunks))
+
+    async def _watch_and_ship(self, driver: Driver, launch: Launch) -> tuple[Ended, int]:
         over = asyncio.ensure_future(driver.wait(launch.run))
         shipper = Shipper(self.agent.output_log, subjects.logs(launch.tenant, self.agent.node, launch.run), launch.run)
         try:
@@ -304,12 +308,9 @@ class Session:
                 await shipper.resume()
             else:
                 await asyncio.wait((over,), timeout=SHIP_AFTER_S)
-            ended = await self._ship(driver, launch, shipper, over)
+            return await self._ship(driver, launch, shipper, over), shipper.chunks
         finally:
             over.cancel()
-        if self.agent.fenced_by_leash(launch.run):
-            ended = Ended("lost", ended.exit_code, "fenced")
-        self._do(self.core.ended(launch.run, ended, shipper.chunks))
 
     async def _ship(self, driver: Driver, launch: Launch, shipper: Shipper, over: asyncio.Future[Ended]) -> Ended:
         while True:
@@ -336,8 +337,3 @@ class Session:
                     await self._writer.drain()
         if not self._over.done():
             self._over.set_result(SessionOver("asked to leave", rejoin=False))
-
-
-def _observe(done: asyncio.Future[int]) -> None:
-    if not done.cancelled() and done.exception() is not None:
-        _log.error("report_refused", error=str(done.exception()))

@@ -73,6 +73,9 @@ class Submitted(msgspec.Struct, frozen=True):
     seq: int
 
 
+Results = list[Submitted | EventschedError]
+
+
 class Client:
     """A connection to a cluster, as one tenant. Make it with `connect`; use it as a context manager."""
 
@@ -139,26 +142,33 @@ class Client:
         """
         owner = tenant or self.tenant
         await self._check_store()
-        results: list[Submitted | EventschedError | None] = []
-        waiting: list[tuple[int, str, asyncio.Future[int]]] = []
-        for index, item in enumerate(jobs):
-            job_id, spec = item if isinstance(item, tuple) else ("", item)
-            job_id = job_id or new_job_id(spec.name)
+        wanted = [item if isinstance(item, tuple) else ("", item) for item in jobs]
+        results = await self._submit_all(owner, [(job_id or new_job_id(spec.name), spec) for job_id, spec in wanted])
+        for index, (job_id, spec) in enumerate(wanted):
+            if not job_id and isinstance(results[index], DuplicateJob):  # the dice gave an id that is taken
+                (results[index],) = await self._submit_all(owner, [(new_job_id(spec.name), spec)])
+        return results
+
+    async def _submit_all(self, owner: str, jobs: Sequence[tuple[str, JobSpec]]) -> Results:
+        waiting: list[tuple[str, asyncio.Future[int] | EventschedError]] = []
+        for job_id, spec in jobs:
             try:
-                message = _submission(owner, job_id, spec)
+                waiting.append((job_id, self._writer.put_soon(_submission(owner, job_id, spec))))
             except EventschedError as error:
-                results.append(error)
+                waiting.append((job_id, error))
+        results: Results = []
+        for job_id, fate in waiting:
+            if isinstance(fate, EventschedError):
+                results.append(fate)
                 continue
-            results.append(None)
-            waiting.append((index, job_id, self._writer.put_soon(message)))
-        for index, job_id, future in waiting:
             try:
-                seq = await future
-                self._written = max(self._written, seq)
-                results[index] = Submitted(job_id, owner, seq)
+                seq = await fate
             except AppendError as error:
-                results[index] = _submit_error(error, owner, job_id)
-        return [result for result in results if result is not None]
+                results.append(_submit_error(error, owner, job_id))
+            else:
+                self._written = max(self._written, seq)
+                results.append(Submitted(job_id, owner, seq))
+        return results
 
     async def _check_store(self) -> None:
         """Submissions stop while the store is nearly full, so that reports still fit."""

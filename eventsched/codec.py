@@ -8,6 +8,7 @@ look finds the field, so that the refusal can name it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,7 @@ import msgspec
 from eventsched import subjects
 from eventsched.diagnosis import first_fault
 from eventsched.events import catalogue, decisions, nodes, runs
-from eventsched.ids import is_id
+from eventsched.ids import ID_PATTERN, is_id
 from eventsched.recorded import Unreadable
 from eventsched.wire import Decision, Event
 
@@ -44,7 +45,11 @@ def decode(subject: str, payload: bytes) -> Event:
         return reader
     if len(payload) > PAYLOAD_MAX:
         return Unreadable(code="too_large")
-    if payload.count(b"{") + payload.count(b"[") > DEPTH_MAX and _depth(payload) > DEPTH_MAX:
+    if (
+        len(payload) > DEPTH_MAX
+        and payload.count(b"{") + payload.count(b"[") > DEPTH_MAX
+        and _depth(payload) > DEPTH_MAX
+    ):
         return Unreadable(code="too_deep")
     return reader(payload)
 
@@ -79,12 +84,17 @@ _READERS: dict[str, Reader] = {}
 _READERS_MAX = 10_000
 
 
+_JOB_SUBJECT = re.compile(rf"ev\.job\.{ID_PATTERN}\.{ID_PATTERN}\.([a-z_]+)")
+
+
 def _reader_of(subject: str) -> Reader | Unreadable:
+    of_job = _JOB_SUBJECT.fullmatch(subject)
+    if of_job is not None:
+        return _JOB.get(of_job[1]) or Unreadable(code="unknown_verb")
     match subject.split("."):
-        case ["ev", "job", tenant, job_id, verb]:
-            if not is_id(tenant) or not is_id(job_id):
-                return Unreadable(code="bad_id")
-            return _JOB.get(verb) or Unreadable(code="unknown_verb")
+        case ["ev", "job", tenant, job_id, _]:
+            bad = not is_id(tenant) or not is_id(job_id)
+            return Unreadable(code="bad_id" if bad else "unknown_verb")
         case ["ev", "admin", kind]:
             return _ADMIN.get(kind) or Unreadable(code="unknown_verb")
         case ["ev", ("node" | "run" | "assign") as branch, node] if is_id(node):

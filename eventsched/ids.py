@@ -11,8 +11,9 @@ from __future__ import annotations
 import re
 
 ID_RULE = "1 to 64 characters: letters, digits, '_' and '-', the first a letter or a digit"
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-_MEMBER = re.compile(r"([A-Za-z0-9][A-Za-z0-9_-]{0,63})\.(0|[1-9][0-9]{0,8})")
+ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
+_ID = re.compile(ID_PATTERN)
+_MEMBER = re.compile(rf"({ID_PATTERN})\.(0|[1-9][0-9]{{0,8}})")
 
 
 def is_id(text: str) -> bool:

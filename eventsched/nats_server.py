@@ -41,7 +41,7 @@ accounts {{
     users: [
       {{ user: scheduler, password: "{scheduler}", permissions {{
         publish {{ allow: ["ev.leader", "ev.assign.>", "ev.decide.>", "ev.admin.cluster_created",
-          "hb._marker", "$JS.API.>", "$JS.ACK.>", "$KV.LEASE.>", "$O.SNAP.>", "_INBOX.>"] }}
+          "hb._marker", "$JS.API.>", "$JS.ACK.>", "$JS.FC.>", "$KV.LEASE.>", "$O.SNAP.>", "_INBOX.>"] }}
         subscribe {{ allow: ["eventsched.>", "$SRV.>", "_INBOX.>"] }} }} }}
       {{ user: agent, password: "{agent}", permissions {{
         publish {{

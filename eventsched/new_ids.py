@@ -26,7 +26,12 @@ def new_ulid() -> str:
     return _base32(time.time_ns() // 1_000_000, 10) + _base32(secrets.randbits(80), 16)
 
 
+def new_batch_id() -> str:
+    """An id for an atomic batch: short, as every message of the batch is stored with it."""
+    return _base32(secrets.randbits(50), 10)
+
+
 def new_job_id(name: str = "") -> str:
-    """An id for a job: `<name>-<6 random characters>` when it has a name, else a ULID."""
-    stem = re.sub(r"[^A-Za-z0-9_-]", "-", name).strip("-_")[:57]
-    return f"{stem}-{_base32(secrets.randbits(30), 6)}" if stem else new_ulid()
+    """An id for a job: `<name>-<8 random characters>` when it has a name, else a ULID."""
+    stem = re.sub(r"[^A-Za-z0-9_-]", "-", name).strip("-_")[:55]
+    return f"{stem}-{_base32(secrets.randbits(40), 8)}" if stem else new_ulid()

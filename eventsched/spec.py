@@ -7,6 +7,7 @@ and records the verdict; clients call it before they send, for a faster answer.
 from __future__ import annotations
 
 import re
+from operator import attrgetter
 from typing import Literal
 
 from msgspec import Struct, field
@@ -167,15 +168,22 @@ def _check_what_runs(spec: JobSpec, found: list[Problem]) -> None:
         )
 
 
+_ALWAYS = {path: limits for path, limits in RANGES.items() if not path.startswith("fake.")}
+_values = attrgetter(*_ALWAYS)
+
+
+_DEFAULTS = _values(JobSpec())
+_PLAIN_FAKE = FakeRun()
+
+
 def _check_ranges(spec: JobSpec, found: list[Problem]) -> None:
-    for path, (low, high) in RANGES.items():
-        owner: object = spec
-        *parts, name = path.split(".")
-        for part in parts:
-            owner = getattr(owner, part)
-        if owner is None:
-            continue
-        value = getattr(owner, name)
+    if _values(spec) == _DEFAULTS and spec.fake in (None, _PLAIN_FAKE):
+        return  # most jobs, at a tenth of the price
+    values = dict(zip(_ALWAYS, _values(spec), strict=True))
+    if spec.fake is not None:
+        values |= {path: attrgetter(path)(spec) for path in RANGES if path not in _ALWAYS}
+    for path, value in values.items():
+        low, high = RANGES[path]
         if not low <= value <= high:
             found.append(Problem("out_of_range", path, f"{value} is not between {low} and {high}"))
 

@@ -31,7 +31,7 @@ async def backfill(path: Path, log_id: str, upto: int) -> None:
     history = History(path, log_id)
     base = history.base
     state = await Snapshots(link).load(at_most=base) if base else ClusterState()
-    replica = Replica(state, on_ended=lambda ended: history.take(state, ended))
+    replica = Replica(state, on_ended=history.take)
     feed = JetStreamLog(link).read(state.seq + 1)
     _log.info("backfill_started", from_seq=state.seq + 1, upto=upto)
     written = state.seq

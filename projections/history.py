@@ -24,12 +24,19 @@ CREATE TABLE IF NOT EXISTS meta(name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS jobs(
   tenant TEXT NOT NULL, job_id TEXT NOT NULL, seq INTEGER NOT NULL, array_of TEXT NOT NULL,
   member INTEGER NOT NULL, state TEXT NOT NULL, node TEXT NOT NULL, finished_ms INTEGER NOT NULL, doc BLOB NOT NULL,
-  PRIMARY KEY(tenant, job_id, seq)) WITHOUT ROWID;
+  PRIMARY KEY(job_id, tenant, seq)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS by_seq ON jobs(array_of, seq);
-CREATE INDEX IF NOT EXISTS by_id ON jobs(job_id);
 """
-_encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(JobView).decode
+_encode = msgspec.msgpack.Encoder().encode
+_decoder = msgspec.msgpack.Decoder(Job)
+
+
+def _decode(doc: bytes) -> JobView:
+    return job_view(_NO_STATE, _decoder.decode(doc))
+
+
+_NO_STATE = ClusterState()
+"""An ended job's view needs nothing of the state."""
 
 
 class History:
@@ -85,13 +92,13 @@ class History:
 
     # ---- writing ----------------------------------------------------------------------------
 
-    def take(self, state: ClusterState, ended: list[Job]) -> None:
+    def take(self, ended: list[Job]) -> None:
         """Note jobs that have just ended."""
         for job in ended:
-            view = job_view(state, job)
+            tenant, _, job_id = job.key.partition("/")
             array_of = job.parent_key if job.member >= 0 else ""
-            ids = (view.tenant, view.job_id, job.seq, array_of, job.member)
-            self._pending.append((*ids, job.state, job.node, job.finished_ms, _encode(view)))
+            ids = (tenant, job_id, job.seq, array_of, job.member)
+            self._pending.append((*ids, job.state, job.node, job.finished_ms, _encode(job)))
 
     def flush(self, seq: int) -> None:
         """Write what was noted; the file then covers everything up to `seq`."""

@@ -7,6 +7,7 @@ object store bucket (stream `OBJ_SNAP`), two are kept.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import zlib
 from typing import Any
@@ -28,6 +29,7 @@ from eventsched.subjects import decide
 
 _log = structlog.get_logger("eventsched.snapshots")
 KEPT = 2
+LOAD_TIMEOUT_S = 30
 DIGEST_SUBJECT = decide("digest_recorded")
 _CHUNK_BYTES = 512 * 1024
 _TROUBLE = (TimeoutError, nats.errors.Error, nats.js.errors.Error, OSError)
@@ -99,7 +101,8 @@ class Snapshots:
             _log.warning("snapshot_without_digest", seq=seq)
             return None
         try:
-            packed = await bucket.get(_name(seq))
+            async with asyncio.timeout(LOAD_TIMEOUT_S):
+                packed = await bucket.get(_name(seq))
             image = zlib.decompress(packed.data or b"")
         except (*_TROUBLE, zlib.error) as error:
             _log.warning("snapshot_unreadable", seq=seq, error=str(error) or type(error).__name__)

@@ -71,6 +71,10 @@ class Driver(Protocol):
         """Wait until it is over; works for runs started by an earlier agent, and again after the end."""
         ...
 
+    def over(self, run: int) -> Ended | None:
+        """How it ended, if that is known without waiting."""
+        ...
+
     async def stop(self, run: int, grace_ms: int) -> None:
         """SIGTERM, and SIGKILL after the grace; returns when it is over or was over already."""
         ...

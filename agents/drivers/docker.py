@@ -257,6 +257,10 @@ class DockerDriver:
                 return Ended("lost", None, "engine_lost", "it ended while the container engine was down")
             return self._verdict(run, details)
 
+    def over(self, run: int) -> Ended | None:
+        """See `Driver.over`."""
+        return None
+
     def _verdict(self, run: int, details: dict[str, Any]) -> Ended:
         """How an ended container ended."""
         state = details["State"]

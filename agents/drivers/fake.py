@@ -82,6 +82,11 @@ class FakeDriver:
         known = self.engine.runs.get(run)
         return Ended("lost", None, "engine_lost") if known is None else await asyncio.shield(known.over)
 
+    def over(self, run: int) -> Ended | None:
+        """See `Driver.over`."""
+        known = self.engine.runs.get(run)
+        return known.over.result() if known is not None and known.over.done() else None
+
     async def stop(self, run: int, grace_ms: int) -> None:
         """See `Driver.stop`."""
         known = self.engine.runs.get(run)

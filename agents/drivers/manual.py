@@ -82,6 +82,10 @@ class ManualDriver:
                 return record.ended
             await self._over.setdefault(run, asyncio.Event()).wait()
 
+    def over(self, run: int) -> Ended | None:
+        """See `Driver.over`."""
+        return None
+
     def _end(self, run: int, ended: Ended) -> None:
         record = self._read(run)
         if record is not None and record.ended is None:

@@ -134,6 +134,11 @@ class ProcessDriver:
             self._watch(run, future)
         return await asyncio.shield(future)
 
+    def over(self, run: int) -> Ended | None:
+        """See `Driver.over`."""
+        future = self._over.get(run)
+        return future.result() if future is not None and future.done() else None
+
     def _watch(self, run: int, over: asyncio.Future[Ended]) -> None:
         loop = asyncio.get_running_loop()
         record = read_pid(self._directory(run))

@@ -33,7 +33,7 @@ from eventsched.log.port import (
 )
 from eventsched.log.reader import StreamReader
 from eventsched.log.streams import EV
-from eventsched.new_ids import new_ulid
+from eventsched.new_ids import new_batch_id
 from eventsched.subjects import LEADER
 
 APPEND_TIMEOUT_S = 5.0
@@ -138,7 +138,7 @@ def _publications(messages: Sequence[Outgoing], fence: int | None, inbox: str) -
     first = "" if fence is None else _FENCE_HEADERS.format(fence)
     if len(messages) == 1:
         return [seams.publication(messages[0].subject, inbox, first + _headers(messages[0]), messages[0].payload)]
-    batch = f"Nats-Batch-Id: {new_ulid()}\r\nNats-Batch-Sequence: "
+    batch = f"Nats-Batch-Id: {new_batch_id()}\r\nNats-Batch-Sequence: "
     last = len(messages)
     publications = []
     for number, message in enumerate(messages, 1):

@@ -17,7 +17,7 @@ import msgspec
 import nats.errors
 import structlog
 
-from eventsched.errors import LogGap, PermissionDenied
+from eventsched.errors import LogGap, NoServer, PermissionDenied
 from eventsched.log import seams
 from eventsched.log.link import Link
 from eventsched.log.port import Entry
@@ -30,7 +30,14 @@ REQUEST_BYTES = 8 * 1024 * 1024
 EXPIRES_S = 30
 HEARTBEAT_S = 1.0
 SILENT_S = 2.5
+MISSING_S = 10.0
+_STREAM_NOT_FOUND = 10059
+_new_tuple = tuple.__new__  # half the price of calling Entry(...), a million times a replay
 _TRANSIENT = (TimeoutError, OSError, nats.errors.Error, asyncio.IncompleteReadError)
+
+
+class _NoStream(Exception):
+    """The server answers and has no such stream (for a moment after a restart, or for good)."""
 
 
 class StreamReader:
@@ -50,6 +57,7 @@ class StreamReader:
         self._failure: Exception | None = None
         self._consumer = ""
         self._consumer_seq = 0
+        self._prefix = 0
         self._credit = 0
         self._inbox = ""
         self._sid = b""
@@ -94,12 +102,23 @@ class StreamReader:
     # ---- the consumer ---------------------------------------------------------------------
 
     async def _keep_consumer(self) -> None:
+        missing_since: float | None = None
         try:
             while True:
                 try:
                     await self._make_consumer()
+                    missing_since = None
                 except (LogGap, PermissionDenied):
                     raise
+                except _NoStream:
+                    missing_since = missing_since or time.monotonic()
+                    if time.monotonic() - missing_since > MISSING_S:
+                        raise NoServer(
+                            f"stream {self._stream} is gone from {self._link.url}",
+                            "restore it from a replica or a backup",
+                        ) from None
+                    await asyncio.sleep(0.2)
+                    continue
                 except _TRANSIENT as error:
                     _log.debug("reader_retry", stream=self._stream, error=str(error) or type(error).__name__)
                     await asyncio.sleep(0.1)
@@ -140,10 +159,12 @@ class StreamReader:
         body = msgspec.json.encode({"stream_name": self._stream, "config": config})
         raw = await self._link.request(f"$JS.API.CONSUMER.CREATE.{self._stream}", body, timeout=2)
         reply = msgspec.json.decode(raw)
+        if reply.get("error", {}).get("err_code") == _STREAM_NOT_FOUND:
+            raise _NoStream
         if "error" in reply:
             raise nats.errors.Error(str(reply["error"].get("description")))
         self._consumer = reply["name"]
-        self._consumer_seq = 0
+        self._consumer_seq = self._prefix = 0
         self._credit = 0
         if not reply.get("num_pending") and not self._runs:
             self.pending = 0
@@ -193,32 +214,36 @@ class StreamReader:
     # ---- what arrives ---------------------------------------------------------------------
 
     def _take(self, deliveries: list[seams.Delivery]) -> None:
-        """Called from the socket with a run of messages: check, convert, hand on. Never waits."""
+        """Called from the socket with a run of messages: check, convert, hand on. Never waits.
+
+        A reply subject reads `$JS.ACK.<stream>.<consumer>.1.<sequence>.<consumer's>.<time ns>.<pending>`.
+        """
         self._heard = time.monotonic()
         entries: list[Entry] = []
-        contiguous = self._contiguous
+        contiguous, prefix = self._contiguous, self._prefix
         expected, consumer_seq = self._next, self._consumer_seq
-        pending = 0
+        pending = b"0"
         for subject, reply, payload, status in deliveries:
-            if not reply.startswith(b"$JS.ACK."):
+            if not reply:
                 self._take_status(status)
                 continue
-            tokens = reply.split(b".")
-            seq = int(tokens[5])
-            if int(tokens[6]) != consumer_seq + 1 or (contiguous and seq != expected):
+            if not prefix:
+                prefix = self._prefix = len(b".".join(reply.split(b".")[:5])) + 1
+            stream_seq, own_seq, nanos, pending = reply[prefix:].split(b".")
+            seq = int(stream_seq)
+            consumer_seq += 1
+            if seq != expected and (contiguous or int(own_seq) != consumer_seq):
                 self._hole(expected, seq)
                 break
-            consumer_seq += 1
             expected = seq + 1
-            pending = int(tokens[8])
-            entries.append(Entry(seq, int(tokens[7]) // 1_000_000, subject.decode(errors="replace"), payload))
+            entries.append(_new_tuple(Entry, (seq, int(nanos[:-6]), subject.decode(errors="replace"), payload)))
         self._next, self._consumer_seq = expected, consumer_seq
         self._credit -= len(entries)
         if self._credit < REQUEST_MESSAGES:
             self._ask_soon()
         if entries:
             self._holes = 0
-            self._runs.append((entries, pending))
+            self._runs.append((entries, int(pending)))
             self._ready.set()
 
     def _take_status(self, header: bytes) -> None:

@@ -180,6 +180,8 @@ async def verify_ev(link: Link) -> dict[str, Any]:
             f"the NATS server at {link.url} has no eventsched log (no stream {EV})",
             "start a scheduler there, or name another server with --nats or EVENTSCHED_NATS",
         )
+    if found.config.get("subjects") == [CREATED_SUBJECT]:
+        raise NoServer(f"the log at {link.url} is just being made by a scheduler", "try again in a moment")
     wrong = differences(found.config)
     if wrong:
         raise StreamMismatch(

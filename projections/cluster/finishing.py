@@ -15,6 +15,8 @@ def finish(
     """Make `job` end in state `final`."""
     assert job.state not in TERMINAL, job.key
     assert final in TERMINAL, final
+    if job.state == "pending" or job.array is not None:
+        state.changes.jobs[job.key] = None
     job.state = final
     job.reason = reason
     job.detail = detail
@@ -29,7 +31,6 @@ def finish(
     ordinal = state.finished_total
     state.finished[ordinal] = job.key
     state.finished_total = ordinal + 1
-    state.changes.jobs[job.key] = None
     state.changes.ended.append(job)
     if job.dependents is not None:
         _wake_dependents(state, job)
@@ -46,7 +47,6 @@ def _forget(state: ClusterState, ordinal: int) -> None:
     if key is None:
         return
     job = state.jobs.pop(key, None)
-    state.changes.jobs[key] = None
     if job is not None and state.job_ids.get(job.job_id) == key:
         del state.job_ids[job.job_id]
 

@@ -113,7 +113,6 @@ def abort_requested(state: ClusterState, recorded: Recorded, request: AbortReque
             if not run.stop_owed and not run.stop_reason:
                 run.stop_owed = "aborted"
                 state.stops_owed[run.seq] = None
-            state.changes.jobs[one.key] = None
     if job.array is not None and job.state not in TERMINAL:
         end_unreached(state, job, "aborted", "aborted", request.reason[:500])
 

@@ -105,7 +105,6 @@ def _explain_run(state: ClusterState, key: str, seq: int, reason: str) -> None:
     job = state.jobs.get(key)
     if job is not None and job.run == seq and not job.abort_seq:
         job.reason = reason
-        state.changes.jobs[key] = None
 
 
 def left(state: ClusterState, recorded: Recorded, event: NodeLeft) -> None:

@@ -89,7 +89,6 @@ def _attach(state: ClusterState, job: Job, run: Run) -> None:
         if parent is not None and parent.state == "pending":
             parent.state = "running"
             parent.assigned_ms = state.clock_ms
-            state.changes.jobs[parent.key] = None
 
 
 def _owe_stop(state: ClusterState, run: Run, reason: str) -> None:
@@ -109,7 +108,6 @@ def stop_ordered(state: ClusterState, recorded: Recorded, order: StopOrdered) ->
     run.stop_reason = order.reason
     if run.state != "unknown":
         run.state = "stopping"
-    state.changes.jobs[run.key] = None
 
 
 def finish_ordered(state: ClusterState, recorded: Recorded, order: FinishOrdered) -> None:
@@ -142,7 +140,6 @@ def run_starting(state: ClusterState, recorded: Recorded, report: RunStarting) -
     if job is not None and job.run == run.seq:
         job.state = "starting"
         job.detail = report.phase[:100]
-        state.changes.jobs[job.key] = None
 
 
 def run_started(state: ClusterState, recorded: Recorded, report: RunStarted) -> None:
@@ -160,7 +157,6 @@ def run_started(state: ClusterState, recorded: Recorded, report: RunStarted) -> 
     job.started_ms = state.clock_ms
     if not job.abort_seq:
         job.detail = ""
-    state.changes.jobs[job.key] = None
     if job.member >= 0:
         parent = state.jobs.get(job.parent_key)
         if parent is not None and not parent.started_ms:
@@ -200,7 +196,6 @@ def close_run(
         return
     if job.tries:
         job.tries[-1] = (run.seq, run.node, log_chunks)
-    state.changes.jobs[job.key] = None
     _settle(state, job, run, outcome, reason, detail[:500], exit_code)
 
 
@@ -229,6 +224,7 @@ def _failed(state: ClusterState, job: Job, run: Run, reason: str, detail: str, e
         finish(state, job, "failed", reason, detail, exit_code)
         return
     job.state = "pending"
+    state.changes.jobs[job.key] = None
     job.reason = reason
     job.detail = detail
     job.exit_code = exit_code
@@ -240,6 +236,7 @@ def _failed(state: ClusterState, job: Job, run: Run, reason: str, detail: str, e
 def _put_back(state: ClusterState, job: Job, reason: str, detail: str, exit_code: int | None) -> None:
     """Not the job's fault: it waits again; too many losses, or `on_lost: fail`, end it."""
     job.state = "pending"
+    state.changes.jobs[job.key] = None
     job.reason = reason
     job.detail = detail
     job.exit_code = exit_code

@@ -174,7 +174,8 @@ class Anomaly(Struct, omit_defaults=True, gc=False):
 class Changes:
     """What evolved since somebody last looked; not part of the state, never in a digest.
 
-    jobs, nodes: keys that were touched, for a planner. ended: jobs that ended, for a history.
+    jobs: keys of those that began or ceased to wait, or wait otherwise than before; nodes: those whose
+    capacity or readiness changed; both for a planner. ended: jobs that ended, for a history.
     """
 
     jobs: dict[str, None] = field(default_factory=dict)

@@ -11,8 +11,8 @@ from msgspec import structs
 from eventsched import query
 from eventsched.errors import NotFound
 from eventsched.projections.leader.service import Answer
+from eventsched.projections.queries import Queries
 from eventsched.projections.views import present
-from eventsched.projections.views.queries import Queries
 from eventsched.views import JobList, JobView, NodeView, Stats
 
 if TYPE_CHECKING:

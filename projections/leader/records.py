@@ -21,7 +21,6 @@ class Records:
 
     def __init__(self, link: Link) -> None:
         self._link = link
-        self._state: ClusterState | None = None
         self._held: list[Job] = []
         self._process: asyncio.subprocess.Process | None = None
         self._filling: asyncio.Task[None] | None = None
@@ -38,7 +37,6 @@ class Records:
     def open(self, state: ClusterState, path: Path, start_seq: int) -> None:
         """Open (or make) the file. The fold began behind `start_seq`: what the file lacks before that
         is filled in by a process of its own."""
-        self._state = state
         log_id = f"{state.cluster_id}.{state.generation}"
         self.history = History(path, log_id)
         gap = self.history.start(start_seq)
@@ -49,10 +47,10 @@ class Records:
 
     def take(self, ended: list[Job]) -> None:
         """Note jobs that have just ended."""
-        if self.history is None or self._state is None:
+        if self.history is None:
             self._held.extend(ended)
         else:
-            self.history.take(self._state, ended)
+            self.history.take(ended)
 
     def flush(self, seq: int) -> None:
         """Write; the file then covers everything up to `seq`."""

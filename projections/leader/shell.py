@@ -22,6 +22,7 @@ from nats.micro.service import Service
 from eventsched import __version__, codec, subjects
 from eventsched.errors import WaitTimeout
 from eventsched.events import ClusterCreated, DigestRecorded
+from eventsched.garbage import collect_rarely
 from eventsched.heartbeat import Heartbeat, read_heartbeat
 from eventsched.ids import id_from_host_name, job_key, split_member
 from eventsched.log.jetstream import JetStreamLog
@@ -89,6 +90,7 @@ class Scheduler:
         """Start, serve, and on `stop` leave in good order."""
         await ensure_streams(self.link, self._replicas, codec.encode(self._created))
         state = self.core.state = await self.snapshots.load()
+        collect_rarely()
         self._start_seq = state.seq
         self.replica = Replica(state, self._fold, self._on_digest, self.records.take)
         _log.info("starting", scheduler=self.core.name, snapshot_seq=state.seq, jobs=len(state.jobs))

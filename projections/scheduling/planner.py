@@ -40,9 +40,9 @@ class ClassQueue:
 
     def remove(self, entry: Entry) -> None:
         """Take out an entry that is in the queue."""
-        index = bisect_left(self.items, entry, lo=self.start)
-        assert self.items[index] == entry
-        if index > self.start:
+        if self.items[self.start] != entry:
+            index = bisect_left(self.items, entry, lo=self.start)
+            assert self.items[index] == entry
             del self.items[index]
             return
         self.start += 1
