@@ -13,7 +13,6 @@ from typing import Any
 
 import msgspec
 
-from eventsched.errors import SettingsError
 from eventsched.log.link import LinkOptions
 from eventsched.nats_server import process_alive
 
@@ -68,17 +67,3 @@ def link_options(url: str | None = None, environment: Mapping[str, str] = os.env
         dev = find_dev()
         chosen = dev.nats if dev is not None else "nats://127.0.0.1:4222"
     return LinkOptions(url=chosen, **given)
-
-
-def integer(name: str, default: int, low: int, high: int, environment: Mapping[str, str] = os.environ) -> int:
-    """An integer from the environment; SettingsError naming the variable and its range."""
-    text = environment.get(name)
-    if text is None or text == "":
-        return default
-    try:
-        value = int(text)
-    except ValueError:
-        raise SettingsError(f"{name}={text!r} is not an integer", f"give {low} to {high}") from None
-    if not low <= value <= high:
-        raise SettingsError(f"{name}={value} is not between {low} and {high}")
-    return value

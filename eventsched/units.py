@@ -34,7 +34,7 @@ def parse_cpus_millis(text: str, what: str = "cpus") -> int:
         value = Decimal(text) * 1000
     except InvalidOperation:
         raise InvalidSpec(f"{what}: {text!r} is not a number of cores", "e.g. 2 or 0.5") from None
-    if value != int(value) or value <= 0:
+    if not value.is_finite() or value != int(value) or value <= 0:
         raise InvalidSpec(f"{what}: {text!r} is not a positive multiple of 0.001 cores")
     return int(value)
 

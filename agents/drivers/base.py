@@ -104,6 +104,19 @@ class Driver(Protocol):
         ...
 
 
+def exited(code: int) -> Ended:
+    """A run that ended by itself, with what its exit code says (as shells and docker use them)."""
+    if code == 0:
+        return Ended("exited", 0)
+    if code == 127:
+        return Ended("exited", code, "command_not_found", "exit code 127: the command, or one it ran, was not found")
+    if code == 126:
+        return Ended("exited", code, "command_not_executable", "exit code 126: the command may not be executed")
+    if code > 128:
+        return Ended("exited", code, "killed", f"exit code {code}: by signal {code - 128}")
+    return Ended("exited", code, "exit_code", f"exit code {code}")
+
+
 def run_environment(place: Place, launch: Launch) -> dict[str, str]:
     """What every run finds in its environment, besides the job's own variables.
 

@@ -24,7 +24,7 @@ from aiodocker import Docker
 from aiodocker.containers import DockerContainer
 from aiodocker.exceptions import DockerError
 
-from eventsched.agents.drivers.base import Chunk, Place, Progress, StartFailed, run_environment
+from eventsched.agents.drivers.base import Chunk, Place, Progress, StartFailed, exited, run_environment
 from eventsched.agents.drivers.images import ImageStore
 from eventsched.agents.drivers.sandbox import Sandboxes
 from eventsched.agents.effects import Ended, KnownRun, Launch
@@ -271,13 +271,9 @@ class DockerDriver:
             return Ended("oom", code, "out_of_memory", f"over its memory limit of {limit} bytes")
         if stopped:
             return Ended("stopped", code)
-        if code == 0:
-            return Ended("exited", 0)
-        if state.get("Error"):
+        if code and state.get("Error"):
             return Ended("exited", code, "engine_error", str(state["Error"]))
-        if code > 128:
-            return Ended("exited", code, "killed", f"by signal {code - 128}")
-        return Ended("exited", code, "exit_code")
+        return exited(code)
 
     async def stop(self, run: int, grace_ms: int) -> None:
         """See `Driver.stop`."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 
-from eventsched.agents.drivers.base import Chunk, Progress, StartFailed
+from eventsched.agents.drivers.base import Chunk, Progress, StartFailed, exited
 from eventsched.agents.effects import Ended, KnownRun, Launch
 from eventsched.heartbeat import RunUsage
 from eventsched.spec import FakeRun
@@ -36,7 +36,7 @@ def fake_end(launch: Launch) -> Ended:
     fails = not fake.fail_attempts or launch.attempt <= fake.fail_attempts
     if fake.fail == "oom" and fails:
         return Ended("oom", 137, "out_of_memory", "as asked for")
-    return Ended("exited", fake.exit_code if fails else 0)
+    return exited(fake.exit_code if fails else 0)
 
 
 class FakeDriver:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from eventsched.agents.drivers.base import Chunk, Place, Progress, StartFailed
+from eventsched.agents.drivers.base import Chunk, Place, Progress, StartFailed, exited
 from eventsched.agents.effects import Ended, KnownRun, Launch
 from eventsched.heartbeat import RunUsage
 
@@ -102,7 +102,7 @@ class ManualDriver:
 
     async def finish(self, run: int, exit_code: int) -> None:
         """See `Driver.finish`."""
-        self._end(run, Ended("exited", exit_code, "exit_code" if exit_code else ""))
+        self._end(run, exited(exit_code))
 
     async def output(self, run: int, skip: int) -> AsyncIterator[Chunk]:
         """See `Driver.output`: there is none."""

@@ -21,7 +21,7 @@ from pathlib import Path
 import msgspec
 import psutil
 
-from eventsched.agents.drivers.base import Chunk, Place, Progress, StartFailed, run_environment
+from eventsched.agents.drivers.base import Chunk, Place, Progress, StartFailed, exited, run_environment
 from eventsched.agents.effects import Ended, KnownRun, Launch
 from eventsched.agents.process_runs import (
     RUNS,
@@ -173,13 +173,7 @@ class ProcessDriver:
             if stopped:
                 return Ended("stopped", 137)
             return Ended("lost", None, "engine_lost", "its shell was killed; nobody saw how it ended")
-        if stopped:
-            return Ended("stopped", code)
-        if code == 127:
-            return Ended("exited", code, "command_not_found")
-        if code > 128:
-            return Ended("exited", code, "killed", f"by signal {code - 128}")
-        return Ended("exited", code, "exit_code" if code else "")
+        return Ended("stopped", code) if stopped else exited(code)
 
     async def stop(self, run: int, grace_ms: int) -> None:
         """See `Driver.stop`."""

@@ -20,6 +20,7 @@ from nats.aio.client import Client
 
 from eventsched.errors import NoServer, PermissionDenied
 from eventsched.log import seams
+from eventsched.telemetry import configure_logging
 
 _log = structlog.get_logger("eventsched.link")
 _DENIED = re.compile(r'permissions violation for (publish|subscription) to "([^"]+)"')
@@ -126,6 +127,8 @@ class Link:
 
 async def connect(options: LinkOptions, name: str, *, forever: bool = True) -> Link:
     """Connect, or raise NoServer. forever: keep trying to reconnect once connected."""
+    if not structlog.is_configured():  # a program that uses the SDK and says nothing about logging
+        configure_logging(level="warning")
     client = Client()
     parser = seams.install(client)
     if parser is None:

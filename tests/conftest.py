@@ -1,0 +1,38 @@
+"""Options and fixtures for all tiers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from eventsched.nats_server import NatsServer
+from eventsched.telemetry import configure_logging
+
+configure_logging(level="error")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--seed", type=int, default=None, help="play only this seed of the simulation")
+    parser.addoption("--seeds", type=int, default=None, help="play so many seeds of the simulation")
+
+
+class TestServer(NatsServer):
+    """A server with one more user, `tester`, who may do everything: tests look behind the roles."""
+
+    __test__ = False
+
+    def _conf(self) -> str:
+        tester = f'{{ user: tester, password: "{self._password("tester")}" }}'
+        return super()._conf().replace("    users: [\n      { user: scheduler", f"    users: [ {tester}\n      {{ user: scheduler")
+
+
+@pytest.fixture
+async def nats_server(tmp_path: Path) -> AsyncIterator[NatsServer]:
+    """A real nats-server over a directory of its own, on a free port."""
+    server = TestServer(tmp_path / "nats")
+    server.start()
+    await server.wait_ready()
+    yield server
+    server.stop()

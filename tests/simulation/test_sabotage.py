@@ -1,0 +1,40 @@
+"""A world that is broken on purpose: a few seeds must notice each breakage, or the checks are worth nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from .story import Story, break_fence
+from .world import Sabotage
+
+SEEDS = 60
+
+
+def _caught_by(sabotage: Sabotage) -> tuple[int, str]:
+    for seed in range(SEEDS):
+        try:
+            Story(seed, sabotage).play()
+        except AssertionError as error:
+            return seed, str(error)
+    raise LookupError(f"{SEEDS} seeds did not notice {sabotage}")
+
+
+def test_a_broken_fence_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    break_fence(monkeypatch)
+    _, what = _caught_by(Sabotage(fence=True))
+    assert "seed" in what
+
+
+def test_a_start_that_is_not_deduplicated_is_caught() -> None:
+    _, what = _caught_by(Sabotage(dedup=True))
+    assert "started twice" in what or "runs twice" in what
+
+
+def test_a_leash_that_does_not_bite_is_caught() -> None:
+    _, what = _caught_by(Sabotage(leash=True))
+    assert "runs twice" in what
+
+
+def test_an_agent_that_does_not_adopt_is_caught() -> None:
+    _, what = _caught_by(Sabotage(adopt=True))
+    assert "runs twice" in what
