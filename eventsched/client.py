@@ -55,7 +55,10 @@ from eventsched.stories import follow_events
 from eventsched.views import JobList, JobView, NodeView, Stats
 from eventsched.wire import Event
 
-ASK_TIMEOUT_S = 10.0
+ASK_ATTEMPTS = 16
+WAIT_WINDOW_S = 2.0
+HEDGE_S = 0.5
+RETRY_S = 0.2
 WRITE_TIMEOUT_S = 30.0
 STORE_LIMIT_PERCENT = 90
 STORE_CHECK_S = 10.0
@@ -288,40 +291,53 @@ class Client:
         """Wait until a job has ended. Raises WaitTimeout after `timeout` seconds, NotFound."""
         loop = asyncio.get_running_loop()
         deadline = None if timeout is None else loop.time() + timeout
-        while True:
-            left_s = query.WAIT_MAX_MS / 1000 if deadline is None else max(0.0, deadline - loop.time())
-            window_ms = int(min(query.WAIT_MAX_MS / 4, left_s * 1000))
-            request = query.WaitRequest(job_id, tenant, window_ms, self._written)
-            view = await self._ask(query.WAIT, request, JobView)
-            if view.ended:
-                return view
-            if deadline is not None and loop.time() >= deadline:
+        view = await self.get(job_id, tenant=tenant)
+        while not view.ended:
+            left_s = WAIT_WINDOW_S if deadline is None else min(WAIT_WINDOW_S, deadline - loop.time())
+            if left_s <= 0:
                 raise WaitTimeout(f"job {view.job_id} is {view.state} after {timeout:g} s", "wait longer, or abort it")
+            request = query.WaitRequest(view.job_id, view.tenant, int(left_s * 1000), self._written)
+            try:
+                view = await self._ask(query.WAIT, request, JobView, left_s + HEDGE_S, attempts=1)
+            except NoScheduler:  # the one that was asked is frozen or gone: ask afresh
+                view = await self.get(view.job_id, tenant=view.tenant)
+        return view
 
-    async def _ask(self, subject: str, request: Any, kind: type[Answer]) -> Answer:
-        """Ask any scheduler; try again for a moment when none answers (one may be taking over)."""
+    async def _ask(
+        self, subject: str, request: Any, kind: type[Answer], patience_s: float = HEDGE_S, attempts: int = ASK_ATTEMPTS
+    ) -> Answer:
+        """Ask any scheduler. One that is frozen may be handed the question, so after `patience_s` it is
+        asked again, most likely of another; the first answer counts. Raises NoScheduler."""
         payload = msgspec.json.encode(request)
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + ASK_TIMEOUT_S
-        while True:
-            try:
-                reply = await self.link.guard(
-                    subject, self.link.client.request(subject, payload, timeout=ASK_TIMEOUT_S)
-                )
-                break
-            except (TimeoutError, nats.errors.Error) as error:
-                if loop.time() >= deadline or isinstance(error, nats.errors.NoRespondersError):
-                    if loop.time() < deadline - ASK_TIMEOUT_S + 3:
-                        await asyncio.sleep(0.2)
-                        continue
-                    raise NoScheduler(
-                        f"the log at {self.link.url} is there, but no scheduler answers",
-                        "start one with `eventsched scheduler` (or `eventsched dev`)",
-                    ) from error
-                await asyncio.sleep(0.2)
-        if reply.headers and query.ERROR_HEADER in reply.headers:
-            raise _service_error(reply)
-        return msgspec.json.decode(reply.data, type=kind)
+        deadline = loop.time() + patience_s * attempts
+        asked: set[asyncio.Task[Any]] = set()
+        try:
+            while loop.time() < deadline:
+                asked.add(asyncio.ensure_future(self._request_once(subject, payload, deadline - loop.time())))
+                done, asked = await asyncio.wait(asked, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    reply = task.result()
+                    if reply is None:
+                        await asyncio.sleep(RETRY_S)
+                    elif reply.headers and query.ERROR_HEADER in reply.headers:
+                        raise _service_error(reply)
+                    else:
+                        return msgspec.json.decode(reply.data, type=kind)
+        finally:
+            for task in asked:
+                task.cancel()
+        raise NoScheduler(
+            f"the log at {self.link.url} is there, but no scheduler answers",
+            "start one with `eventsched scheduler` (or `eventsched dev`)",
+        )
+
+    async def _request_once(self, subject: str, payload: bytes, timeout_s: float) -> Any:
+        """The reply, or None when nobody is there to answer."""
+        try:
+            return await self.link.guard(subject, self.link.client.request(subject, payload, timeout=timeout_s))
+        except (TimeoutError, nats.errors.Error):
+            return None
 
     # ---- following ------------------------------------------------------------------------------
 

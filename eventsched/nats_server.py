@@ -33,6 +33,8 @@ _CONF = """\
 server_name: eventsched-dev
 listen: 127.0.0.1:{port}
 max_payload: 1048576
+ping_interval: "5s"
+ping_max: 2
 jetstream {{ store_dir: "{store}", sync_interval: always, max_file_store: {store_bytes} }}
 accounts {{
   SYS {{ users: [ {{ user: sys, password: "{sys}" }} ] }}

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from eventsched.nats_server import NatsServer
+
 from eventsched.telemetry import configure_logging
+
+from .cluster import Cluster
 
 configure_logging(level="error")
 
@@ -36,3 +39,21 @@ async def nats_server(tmp_path: Path) -> AsyncIterator[NatsServer]:
     await server.wait_ready()
     yield server
     server.stop()
+
+
+@pytest.fixture
+async def cluster(request: pytest.FixtureRequest, tmp_path: Path, nats_server: NatsServer) -> AsyncIterator[Cluster]:
+    """An empty real cluster; tests start what they need. What its processes said is shown on failure."""
+    made = Cluster(tmp_path, nats_server)
+    yield made
+    await made.stop()
+    failed = getattr(request.node, "failed", False)
+    if failed:
+        print(made.words())
+
+
+@pytest.hookimpl(hookwrapper=True, tryfirst=True)
+def pytest_runtest_makereport(item: pytest.Item):  # type: ignore[no-untyped-def]
+    outcome = yield
+    if outcome.get_result().failed:
+        item.failed = True  # type: ignore[attr-defined]
