@@ -36,6 +36,7 @@ _log = structlog.get_logger("eventsched.agent")
 REAP_EVERY_S = 20.0
 REJOIN_AFTER_S = 0.5
 REMOVERS = 4
+LEAVE_REMOVAL_S = 30
 
 
 class NodeTaken(EventschedError):
@@ -68,7 +69,7 @@ class Agent:
         self.session: Session | None = None
         self.ready = asyncio.Event()
         self._leaving = False
-        self._removals: dict[int, asyncio.TimerHandle] = {}
+        self._removals: dict[int, tuple[asyncio.TimerHandle, Driver, int]] = {}
         self._to_remove: asyncio.Queue[tuple[Driver, int]] = asyncio.Queue()
         self._orphans_seen: dict[int, int] = {}
         self._leash: subprocess.Popen[bytes] | None = None
@@ -132,6 +133,12 @@ class Agent:
 
     async def _left(self) -> None:
         drop_lease(self.directory)
+        for timer, driver, run in list(self._removals.values()):
+            timer.cancel()
+            self._to_remove.put_nowait((driver, run))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LEAVE_REMOVAL_S):
+                await self._to_remove.join()
         for driver in self.drivers.values():
             await driver.leave()
         _log.info("left", node=self.node)
@@ -209,7 +216,7 @@ class Agent:
             self._to_remove.put_nowait((driver, run))
         elif run not in self._removals:
             put, loop = self._to_remove.put_nowait, asyncio.get_running_loop()
-            self._removals[run] = loop.call_later(delay, put, (driver, run))
+            self._removals[run] = (loop.call_later(delay, put, (driver, run)), driver, run)
 
     async def _remove(self) -> None:
         """Remove what is due; several of these run side by side."""
@@ -220,6 +227,7 @@ class Agent:
             except Exception as error:  # it is found again as an orphan
                 _log.warning("not_removed", run=run, driver=driver.name, error=str(error))
             self._removals.pop(run, None)
+            self._to_remove.task_done()
 
     async def _reap(self) -> None:
         """Remove orphans: runs of this cluster and node that nobody here knows, after a grace time."""

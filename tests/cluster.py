@@ -19,6 +19,9 @@ from eventsched.nats_server import NatsServer, die_with_parent
 
 SHORT_TIMERS = ("--suspect-after", "1s", "--lost-after", "6s")
 AGENT_TIMERS = ("--heartbeat", "300ms", "--fence-after", "1500ms", "--fence-grace", "1s")
+"""For tests of being cut off."""
+CALM_AGENT_TIMERS = ("--heartbeat", "1s")
+"""For tests of restarts, which must not run into the leash; the scheduler's own defaults with them."""
 
 
 class Cluster:
@@ -28,11 +31,14 @@ class Cluster:
         self.directory = directory
         self.server = server
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.calm = False
         self._clients: list[Client] = []
 
     # ---- processes ------------------------------------------------------------------------------
 
-    def spawn(self, name: str, command: str, *arguments: str, url: str = "", **environment: str) -> subprocess.Popen[bytes]:
+    def spawn(
+        self, name: str, command: str, *arguments: str, url: str = "", **environment: str
+    ) -> subprocess.Popen[bytes]:
         """Run `eventsched COMMAND` with its role's rights; a name that ran before is started again."""
         role = self.server.options(command)
         variables = {
@@ -62,13 +68,16 @@ class Cluster:
     def scheduler(self, name: str = "s1", *arguments: str) -> None:
         """Start a scheduler; with short timers if it makes the log."""
         data = str(self.directory / name)
-        self.spawn(name, "scheduler", "--name", name, "--data", data, *SHORT_TIMERS, *arguments)
+        self.spawn(name, "scheduler", "--name", name, "--data", data, *(() if self.calm else SHORT_TIMERS), *arguments)
 
-    def agent(self, node: str = "n1", *arguments: str, drivers: tuple[str, ...] = ("fake",), url: str = "", **environment: str) -> None:
+    def agent(
+        self, node: str = "n1", *arguments: str, drivers: tuple[str, ...] = ("fake",), url: str = "", **environment: str
+    ) -> None:
         """Start an agent with short timers."""
         chosen = [part for driver in drivers for part in ("--driver", driver)]
         data = str(self.directory / "agents")
-        self.spawn(node, "agent", "--node", node, "--data", data, *AGENT_TIMERS, *chosen, *arguments, url=url, **environment)
+        timers = CALM_AGENT_TIMERS if self.calm else AGENT_TIMERS
+        self.spawn(node, "agent", "--node", node, "--data", data, *timers, *chosen, *arguments, url=url, **environment)
 
     def signal(self, name: str, number: signal.Signals) -> None:
         """Send a signal to one process."""
@@ -110,6 +119,7 @@ class Cluster:
 
     async def client(self, role: str = "operator") -> Client:
         """A client, once the log is there."""
+
         async def connect() -> Client | None:
             with contextlib.suppress(EventschedError):
                 return await Client.connect(options=self.server.options(role))
@@ -135,6 +145,7 @@ class Cluster:
 
     async def until_state(self, client: Client, job_id: str, *states: str, timeout: float = 30) -> Any:
         """The job, once it is in one of the states."""
+
         async def reached() -> Any:
             view = await client.get(job_id)
             return view if view.state in states else None

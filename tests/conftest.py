@@ -28,7 +28,11 @@ class TestServer(NatsServer):
 
     def _conf(self) -> str:
         tester = f'{{ user: tester, password: "{self._password("tester")}" }}'
-        return super()._conf().replace("    users: [\n      { user: scheduler", f"    users: [ {tester}\n      {{ user: scheduler")
+        return (
+            super()
+            ._conf()
+            .replace("    users: [\n      { user: scheduler", f"    users: [ {tester}\n      {{ user: scheduler")
+        )
 
 
 @pytest.fixture

@@ -42,6 +42,8 @@ LOG_FILE_MAX = "64m"
 STARTS_PER_CORE = 2
 RETRY_S = 0.5
 CREATED_MAX_S = 120
+GOING_DOWN_S = 2.0
+_KILLED = (137, 143)
 _ENGINE_GONE = (aiohttp.ClientError, OSError, asyncio.IncompleteReadError)
 
 
@@ -254,8 +256,25 @@ class DockerDriver:
             if details["State"]["Running"]:
                 continue
             if gone_at is not None and _finished_s(details["State"]) >= gone_at - 1:
+                self._stopping.pop(run, None)
                 return Ended("lost", None, "engine_lost", "it ended while the container engine was down")
+            if code in _KILLED and run not in self._stopping and not details["State"].get("OOMKilled"):
+                gone_at = await self._going_down()
+                if gone_at is not None:
+                    continue
             return self._verdict(run, details)
+
+    async def _going_down(self) -> float | None:
+        """A container died of a signal that was not ours: an engine that is shutting down sends those
+        before it goes. When it goes, if it does so in a moment; else None."""
+        for _ in range(int(GOING_DOWN_S / RETRY_S)):
+            try:
+                async with self._session.get("http://localhost/_ping") as response:
+                    await response.read()
+            except _ENGINE_GONE:
+                return time.time() - GOING_DOWN_S
+            await asyncio.sleep(RETRY_S)
+        return None
 
     def over(self, run: int) -> Ended | None:
         """See `Driver.over`."""

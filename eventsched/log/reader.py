@@ -66,6 +66,7 @@ class StreamReader:
         self._restart = asyncio.Event()
         self._asking: set[asyncio.Task[None]] = set()
         self._holes = 0
+        self._closed = False
         self._task: asyncio.Task[None] | None = None
 
     # ---- Feed -----------------------------------------------------------------------------
@@ -94,6 +95,8 @@ class StreamReader:
 
     async def close(self) -> None:
         """See `Feed.close`."""
+        self._closed = True
+        self._restart.set()
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -104,7 +107,7 @@ class StreamReader:
     async def _keep_consumer(self) -> None:
         missing_since: float | None = None
         try:
-            while True:
+            while not self._closed:
                 try:
                     await self._make_consumer()
                     missing_since = None
@@ -143,7 +146,8 @@ class StreamReader:
             return
 
     async def _make_consumer(self) -> None:
-        await asyncio.wait_for(self._link.connected.wait(), 1)
+        async with asyncio.timeout(1):  # not wait_for: on 3.11 it may swallow our own cancellation
+            await self._link.connected.wait()
         self._restart.clear()
         config: dict[str, Any] = {
             "ack_policy": "none",

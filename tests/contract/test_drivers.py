@@ -49,7 +49,9 @@ class Kit:
             case "process":
                 spec = JobSpec(driver="process", command=("sh", "-c", script), **fields)  # type: ignore[arg-type]
             case "fake":
-                spec = JobSpec(driver="fake", fake=FakeRun(duration_ms=ms, exit_code=exit_code, output=output), **fields)  # type: ignore[arg-type]
+                spec = JobSpec(
+                    driver="fake", fake=FakeRun(duration_ms=ms, exit_code=exit_code, output=output), **fields
+                )  # type: ignore[arg-type]
             case _:
                 spec = JobSpec(driver="manual", **fields)  # type: ignore[arg-type]
         return Launch(next(self.numbers), "acme", "job", 1, (), spec)

@@ -23,7 +23,9 @@ class Box:
         self.driver = DockerDriver(Place(new_ulid(), "node-1", directory), limits)
         self.numbers = iter(range(1, 1000))
 
-    async def start(self, script: str = "true", tenant: str = "acme", gpus: tuple[str, ...] = (), **fields: object) -> Launch:
+    async def start(
+        self, script: str = "true", tenant: str = "acme", gpus: tuple[str, ...] = (), **fields: object
+    ) -> Launch:
         spec = JobSpec(**{"image": "busybox", "command": ("sh", "-c", script), "network": "none", **fields})  # type: ignore[arg-type]
         launch = Launch(next(self.numbers), tenant, "job", 1, gpus, spec)
         await self.driver.start(launch, self.progress.append)
@@ -55,16 +57,25 @@ async def box(tmp_path: Path) -> AsyncIterator[Box]:
 
 
 async def test_over_its_memory_limit(box: Box) -> None:
-    ended, _ = await box.run('x=$(head -c 200000000 /dev/zero | tr "\\0" x); echo $x | wc -c', resources=Resources(memory_bytes=16 << 20))
+    ended, _ = await box.run(
+        'x=$(head -c 200000000 /dev/zero | tr "\\0" x); echo $x | wc -c', resources=Resources(memory_bytes=16 << 20)
+    )
     assert (ended.outcome, ended.reason) == ("oom", "out_of_memory")
     assert "16777216" in ended.detail
 
 
 async def test_limits_and_privileges_as_docker_enforces_them(box: Box) -> None:
-    launch = await box.start("sleep 60", resources=Resources(cpu_millis=500, memory_bytes=64 << 20, pids_max=32), workdir="/tmp")
+    launch = await box.start(
+        "sleep 60", resources=Resources(cpu_millis=500, memory_bytes=64 << 20, pids_max=32), workdir="/tmp"
+    )
     details = await box.inspect(launch.run)
     host = details["HostConfig"]
-    assert (host["NanoCpus"], host["Memory"], host["MemorySwap"], host["PidsLimit"]) == (500_000_000, 64 << 20, 64 << 20, 32)
+    assert (host["NanoCpus"], host["Memory"], host["MemorySwap"], host["PidsLimit"]) == (
+        500_000_000,
+        64 << 20,
+        64 << 20,
+        32,
+    )
     assert host["Privileged"] is False
     assert host["CapDrop"] == ["ALL"]
     assert "NET_RAW" not in host["CapAdd"]
@@ -74,7 +85,11 @@ async def test_limits_and_privileges_as_docker_enforces_them(box: Box) -> None:
     assert details["Config"]["WorkingDir"] == "/tmp"
     assert details["Name"] == f"/es-{box.driver._place.cluster8}-{launch.run}"
     labels = details["Config"]["Labels"]
-    assert (labels["eventsched.run"], labels["eventsched.node"], labels["eventsched.tenant"]) == (str(launch.run), "node-1", "acme")
+    assert (labels["eventsched.run"], labels["eventsched.node"], labels["eventsched.tenant"]) == (
+        str(launch.run),
+        "node-1",
+        "acme",
+    )
 
 
 async def test_a_fork_bomb_stays_inside(box: Box) -> None:

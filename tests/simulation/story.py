@@ -92,9 +92,13 @@ class Story:
             )
             world.at(when, lambda job_id=job_id, spec=spec: self._submit(job_id, spec))
             if world.random.random() < 0.15:
-                world.at(when + world.random.randrange(0, 4_000), lambda job_id=job_id: self._say(job_id, AbortRequested()))
+                world.at(
+                    when + world.random.randrange(0, 4_000), lambda job_id=job_id: self._say(job_id, AbortRequested())
+                )
             if world.random.random() < 0.1:
-                world.at(when + world.random.randrange(0, 500), lambda job_id=job_id: self._say(job_id, HoldRequested()))
+                world.at(
+                    when + world.random.randrange(0, 500), lambda job_id=job_id: self._say(job_id, HoldRequested())
+                )
             if world.random.random() < 0.1:
                 later = when + world.random.randrange(0, 4_000)
                 world.at(later, lambda job_id=job_id: self._say(job_id, RequeueRequested()))
@@ -185,7 +189,9 @@ class Story:
     def _all_over(self) -> bool:
         state = self.schedulers[0].state
         same = all(scheduler.state.seq == self.world.log.last_seq for scheduler in self.schedulers)
-        return same and not state.runs and not state.unjudged and all(job.state in TERMINAL for job in state.jobs.values())
+        return (
+            same and not state.runs and not state.unjudged and all(job.state in TERMINAL for job in state.jobs.values())
+        )
 
     def _check(self, finished: bool) -> None:
         seed = f"seed {self.world.seed}"

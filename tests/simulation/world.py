@@ -88,7 +88,9 @@ class World:
 
     # ---- the log over the network --------------------------------------------------------------
 
-    def append(self, messages: Sequence[Outgoing], fence: int | None, reachable: Callable[[], bool], done: Outcome) -> None:
+    def append(
+        self, messages: Sequence[Outgoing], fence: int | None, reachable: Callable[[], bool], done: Outcome
+    ) -> None:
         """Append over the network; `done` hears of it later, perhaps that nothing is known."""
         if not reachable():
             self.after(self.delay(), lambda: done(Unavailable("cut off")))

@@ -168,7 +168,12 @@ def test_a_run_that_ended_by_itself_just_before_our_signal_keeps_its_own_end() -
 
 
 def test_known_runs_are_adopted_or_let_go() -> None:
-    known = [KnownRun(launch(5)), KnownRun(launch(6), Ended("exited", 0)), KnownRun(launch(7)), KnownRun(launch(8), Ended("exited", 1))]
+    known = [
+        KnownRun(launch(5)),
+        KnownRun(launch(6), Ended("exited", 0)),
+        KnownRun(launch(7)),
+        KnownRun(launch(8), Ended("exited", 1)),
+    ]
     agent = Agent(known)
     assert agent.core.inventory == (5, 6, 7, 8)
     effects = agent.opened(runs=(5, 6))

@@ -28,7 +28,9 @@ def test_an_array_runs_every_member_once() -> None:
     ledger.submit("a", JobSpec(driver="fake", array=10))
     ledger.settle()
     assert len(ledger.state.runs) == 4
-    assert [job.job_id for job in ledger.state.jobs.values()] == ["a", "a.0", "a.1", "a.2", "a.3"], "the rest is a range"
+    assert [job.job_id for job in ledger.state.jobs.values()] == ["a", "a.0", "a.1", "a.2", "a.3"], (
+        "the rest is a range"
+    )
     _run_all(ledger)
     parent = ledger.job("a")
     assert (parent.state, parent.array.ended) == ("succeeded", {"succeeded": 10})  # type: ignore[union-attr]
@@ -164,7 +166,10 @@ def test_a_child_of_a_failure_ends_with_its_reason_and_so_do_its_children() -> N
     ledger.ended(ledger.job("parent").run, "exited", 2)
     ledger.settle()
     assert ledger.states() == {"parent": "failed", "child": "aborted", "grandchild": "aborted", "anyway": "assigned"}
-    assert (ledger.job("child").reason, ledger.job("child").detail) == ("dependency_failed", "job 'parent' did not succeed")
+    assert (ledger.job("child").reason, ledger.job("child").detail) == (
+        "dependency_failed",
+        "job 'parent' did not succeed",
+    )
 
 
 def test_parents_that_have_ended_count_at_once() -> None:

@@ -81,10 +81,18 @@ def test_formats() -> None:
     assert units.format_bytes(1536 * 1024**2) == "1.5G"
     assert units.format_bytes(0) == "-"
     assert units.format_cpus(1500) == "1.5"
-    assert [units.format_ms(ms) for ms in (5, 1_500, 65_000, 3_660_000, 90_000_000)] == ["5ms", "1.5s", "1m05s", "1h01m", "1d01h"]
+    assert [units.format_ms(ms) for ms in (5, 1_500, 65_000, 3_660_000, 90_000_000)] == [
+        "5ms",
+        "1.5s",
+        "1m05s",
+        "1h01m",
+        "1d01h",
+    ]
 
 
-def test_the_server_is_found_by_url_then_environment_then_dev_then_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_server_is_found_by_url_then_environment_then_dev_then_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert link_options(None, {}).url == "nats://127.0.0.1:4222"
     (tmp_path / ".eventsched").mkdir()

@@ -257,7 +257,10 @@ def test_late_and_repeated_reports_change_nothing() -> None:
     ledger.settle()
     run = ledger.job("j").run
     ledger.ended(run)
-    for payload in (b'{"type":"run.ended","run":%d,"outcome":"exited","exit_code":1}', b'{"type":"run.started","run":%d}'):
+    for payload in (
+        b'{"type":"run.ended","run":%d,"outcome":"exited","exit_code":1}',
+        b'{"type":"run.started","run":%d}',
+    ):
         ledger.raw("ev.run.n1", payload % run)
     assert (ledger.job("j").state, ledger.state.late_reports) == ("succeeded", 2)
 

@@ -261,7 +261,9 @@ def test_suspicion_and_recovery() -> None:
     assert [kind for _, kind, _ in observe(liveness, ledger.state, 13_000, 1)] == [NodeSuspected]
     ledger.state.nodes["n1"].state = "suspect"
     liveness.hear("n1", ledger.state.nodes["n1"].session, 5, 13_500)
-    assert [(kind, fields["hb_seq"]) for _, kind, fields in observe(liveness, ledger.state, 14_000, 1)] == [(NodeRecovered, 5)]
+    assert [(kind, fields["hb_seq"]) for _, kind, fields in observe(liveness, ledger.state, 14_000, 1)] == [
+        (NodeRecovered, 5)
+    ]
 
 
 def test_the_time_of_a_round_is_the_logs_clock_and_what_has_passed_since() -> None:

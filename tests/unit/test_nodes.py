@@ -199,12 +199,15 @@ def test_cordon_keeps_runs_and_takes_no_new_ones() -> None:
     assert ledger.job("k").state == "assigned"
 
 
-@pytest.mark.parametrize(("event", "after_ms", "stops"), [
-    (NodeDrained(node="n1", now=True), 0, True),
-    (NodeDrained(node="n1", deadline_ms=5_000), 4_000, False),
-    (NodeDrained(node="n1", deadline_ms=5_000), 6_000, True),
-    (NodeDrained(node="n1"), 10**9, False),
-])
+@pytest.mark.parametrize(
+    ("event", "after_ms", "stops"),
+    [
+        (NodeDrained(node="n1", now=True), 0, True),
+        (NodeDrained(node="n1", deadline_ms=5_000), 4_000, False),
+        (NodeDrained(node="n1", deadline_ms=5_000), 6_000, True),
+        (NodeDrained(node="n1"), 10**9, False),
+    ],
+)
 def test_drain_waits_until_its_deadline(event: NodeDrained, after_ms: int, stops: bool) -> None:
     ledger = ready()
     ledger.join("n2")

@@ -55,7 +55,7 @@ STREAM = [
     b"+OK\r\n",
     _hmsg(7, STATUS, b""),
     _hmsg(3, HEADERS, b"foreign too", b"r"),
-    b"INFO {\"version\":\"9\"}\r\n",
+    b'INFO {"version":"9"}\r\n',
     b"-ERR 'Permissions Violation for Publish to \"x\"'\r\n",
     _msg(7, b"x" * 70_000, b"$JS.ACK.d"),
     b"PONG\r\n",
