@@ -54,7 +54,9 @@ class Daemon:
 
     def _spawn(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
         with (self.directory / f"{name}.log").open("ab") as log:
-            return subprocess.Popen([name, *arguments], stdout=log, stderr=log, start_new_session=True)
+            # a network of its own: a daemon without a bridge removes docker0, which is the machine's
+            command = ["unshare", "-n", name, *arguments]
+            return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
 
     async def start(self) -> None:
         """Start it and wait until it answers."""

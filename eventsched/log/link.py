@@ -52,6 +52,7 @@ class Link:
         self.connected = asyncio.Event()
         self.closed = asyncio.Event()
         self.on_reconnect: list[Callable[[], None]] = []
+        self.last_error = ""
         self._waiting: dict[str, list[asyncio.Future[Any]]] = {}
 
     @property
@@ -100,6 +101,7 @@ class Link:
     # ---- callbacks of nats-py -------------------------------------------------------------
 
     async def _on_error(self, error: Exception) -> None:
+        self.last_error = str(error) or type(error).__name__
         match = _DENIED.search(str(error))
         if match is None:
             _log.debug("nats_error", error=str(error) or type(error).__name__)
@@ -167,13 +169,12 @@ async def connect(options: LinkOptions, name: str, *, forever: bool = True) -> L
             )
     except (OSError, TimeoutError, nats.errors.Error) as error:
         await link.close()
-        raise _no_server(options, error) from error
+        raise _no_server(options, str(error).strip() or link.last_error or type(error).__name__) from error
     link.connected.set()
     return link
 
 
-def _no_server(options: LinkOptions, error: Exception) -> NoServer:
-    text = str(error).strip() or type(error).__name__
+def _no_server(options: LinkOptions, text: str) -> NoServer:
     if "authorization" in text.lower():
         return NoServer(f"the NATS server at {options.url} refuses these credentials", "check user, password or file")
     return NoServer(
