@@ -82,8 +82,15 @@ GARBAGE: list[tuple[str, bytes]] = [
     ("ev.job.acme.b1.abort_requested", b"\x00\x01"),
 ]
 REJECTED = {
-    "b1": "undecodable", "b2": "too_deep", "b3": "undecodable", "b4": "out_of_range", "b5": "missing_field",
-    "b6": "unknown_field", "b7": "wrong_type", "b8": "too_large", "b9": "missing_parent",
+    "b1": "undecodable",
+    "b2": "too_deep",
+    "b3": "undecodable",
+    "b4": "out_of_range",
+    "b5": "missing_field",
+    "b6": "unknown_field",
+    "b7": "wrong_type",
+    "b8": "too_large",
+    "b9": "missing_parent",
 }
 
 
@@ -103,10 +110,17 @@ async def test_garbage_is_seen_by_every_reader_and_stops_nothing(cluster: Cluste
         assert view.detail
     stats = await client.stats()
     assert stats.anomalies == {
-        "duplicate_submission": 1, "unknown_verb": 2, "bad_id": 1, "bad_subject": 1, "wrong_type": 1, "undecodable": 1,
+        "duplicate_submission": 1,
+        "unknown_verb": 2,
+        "bad_id": 1,
+        "bad_subject": 1,
+        "wrong_type": 1,
+        "undecodable": 1,
     }
     assert {one["kind"] for one in stats.recent_anomalies} == set(stats.anomalies)
-    kinds = [one.subject async for one in client.follow_events(follow=False) if one.subject.startswith("ev.job.acme.b10")]
+    kinds = [
+        one.subject async for one in client.follow_events(follow=False) if one.subject.startswith("ev.job.acme.b10")
+    ]
     assert kinds == ["ev.job.acme.b10.dance"]
     raw.close()
 
@@ -329,7 +343,9 @@ async def test_a_gap_in_the_log_stops_the_reader(nats_server: NatsServer) -> Non
     await link.close()
 
 
-async def test_a_log_that_vanishes_is_an_error_not_a_wait_for_ever(nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_log_that_vanishes_is_an_error_not_a_wait_for_ever(
+    nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("eventsched.log.reader.MISSING_S", 0.5)
     link = await connect(nats_server.options("tester"), "t")
     feed = JetStreamLog(link).read(1)
