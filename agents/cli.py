@@ -9,7 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from eventsched import codec
-from eventsched.agents.drivers.docker import DockerLimits
+from eventsched.agents.drivers.containers import DockerLimits
 from eventsched.agents.runtime import Agent, agent_data
 from eventsched.agents.settings import AgentSettings
 from eventsched.cli.common import Where, pairs
@@ -73,7 +73,6 @@ async def agent(
         leash=leash,
     )
     settings.check()
-    asyncio.get_event_loop_policy().set_child_watcher(asyncio.PidfdChildWatcher())
     link = await connect(link_options(where.nats), f"eventsched-agent-{node or 'node'}")
     try:
         await _wait_for_log(link)

@@ -106,10 +106,10 @@ class Leash:
             name = self._signal(run, grace_ms, now)
             if name and self._engine is not None:
                 self._engine.kill(container, name)
-        for run, grace_ms in processes.items():
-            name = self._signal(run, grace_ms, now)
+        for run, record in processes.items():
+            name = self._signal(run, record.grace_ms, now)
             if name:
-                signal_run(self._directory, run, signal.SIGTERM if name == "TERM" else signal.SIGKILL)
+                signal_run(record, signal.SIGTERM if name == "TERM" else signal.SIGKILL)
 
     def _signal(self, run: int, grace_ms: int, now: int) -> str:
         """Which signal is due for a run, "" = none yet."""

@@ -1,34 +1,64 @@
-"""Process runs on disk: what the process driver leaves behind for whoever comes next.
+"""Process runs on disk: the journal that the shim keeps, for whoever comes next.
 
-Each run has a directory `runs/<run>`: `launch.json` (what was asked), `pid` (`<pid> <start time>
-<boot id> <grace ms> <keep>`), `output`, and, once it has ended, `status` with the exit code. The shell
-that runs the command writes `status`, so it survives the agent. A pid counts only together with
-its start time: numbers are reused. Standard library only; the leash reads this too.
+`runs.journal` has a JSON object a line: what was asked (before anything can run), the pid, the exit
+code, and that the run was removed. A pid counts only together with its start time, because numbers
+are reused. Output lies in `runs/<run>`. Standard library only: the shim and the leash read this too.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import signal
+import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 RUNS = "runs"
+JOURNAL = "runs.journal"
+CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 
-class PidRecord(NamedTuple):
-    """Who runs: process group leader, its start time (clock ticks), boot id, grace, keep on disconnect."""
+@dataclass(slots=True)
+class RunRecord:
+    """What the journal says of a run.
 
-    pid: int
-    started: int
-    boot_id: str
-    grace_ms: int
-    keep: bool
+    launch: what the driver keeps with it. born: clock ticks since boot just before and just after it was started.
+    over: it has ended, with `code` (128 + n for signal n; None = nobody saw it).
+    """
+
+    run: int
+    launch: str = ""
+    grace_ms: int = 0
+    keep: bool = False
+    pid: int = 0
+    born: tuple[int, int] = (0, 0)
+    boot: str = ""
+    over: bool = False
+    code: int | None = None
+
+    def lines(self) -> list[dict[str, Any]]:
+        """The journal lines that say the same."""
+        found: list[dict[str, Any]] = [
+            {"run": self.run, "launch": self.launch, "grace_ms": self.grace_ms, "keep": self.keep, "boot": self.boot}
+        ]
+        if self.pid:
+            found.append({"run": self.run, "pid": self.pid, "born": self.born})
+        if self.over:
+            found.append({"run": self.run, "code": self.code})
+        return found
 
 
 def boot_id() -> str:
     """Identity of this start of the machine."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def boot_ticks() -> int:
+    """Clock ticks since boot, as /proc counts process starts."""
+    return int(time.clock_gettime(time.CLOCK_BOOTTIME) * CLOCK_TICKS)
 
 
 def start_time(pid: int) -> int | None:
@@ -40,46 +70,64 @@ def start_time(pid: int) -> int | None:
     return None if fields[0] in ("Z", "X") else int(fields[19])
 
 
-def read_pid(directory: Path) -> PidRecord | None:
-    """The pid record of a run's directory."""
+def read_journal(directory: Path) -> dict[int, RunRecord]:
+    """The runs that were started and not removed, in order of their start. A torn last line is left out."""
+    records: dict[int, RunRecord] = {}
     try:
-        pid, started, boot, grace_ms, keep = (directory / "pid").read_text().split()
-        return PidRecord(int(pid), int(started), boot, int(grace_ms), keep == "1")
-    except (OSError, ValueError):
-        return None
-
-
-def is_alive(record: PidRecord | None, boot: str) -> bool:
-    """True when that very process still runs."""
-    return record is not None and record.boot_id == boot and start_time(record.pid) == record.started
-
-
-def run_directories(state: Path) -> dict[int, Path]:
-    """Run -> its directory, oldest first."""
-    try:
-        names = sorted((int(name), name) for name in os.listdir(state / RUNS) if name.isdigit())
+        lines = (directory / JOURNAL).read_bytes().splitlines()
     except OSError:
-        return {}
-    return {run: state / RUNS / name for run, name in names}
+        return records
+    for line in lines:
+        try:
+            entry = json.loads(line)
+            run = int(entry["run"])
+        except (ValueError, KeyError, TypeError):
+            continue
+        if "launch" in entry:
+            records[run] = RunRecord(run, entry["launch"], entry["grace_ms"], entry["keep"], boot=entry["boot"])
+        elif run not in records:
+            continue
+        elif "pid" in entry:
+            records[run].pid, records[run].born = entry["pid"], tuple(entry["born"])
+        elif "code" in entry:
+            records[run].over, records[run].code = True, entry["code"]
+        else:
+            del records[run]
+    return records
 
 
-def live_process_runs(state: Path) -> dict[int, int]:
-    """Runs (with their grace) that run and must stop when the lease is over."""
+def is_alive(record: RunRecord, boot: str) -> bool:
+    """True when that very process still runs."""
+    if record.over or not record.pid or record.boot != boot:
+        return False
+    started = start_time(record.pid)
+    return started is not None and record.born[0] - 1 <= started <= record.born[1] + 1
+
+
+def find_process(directory: Path, run: int) -> int:
+    """The pid of a run whose shim died between starting it and writing that down; 0 = there is none."""
+    output = os.path.realpath(directory / RUNS / str(run))
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        with contextlib.suppress(OSError):
+            if os.getsid(int(name)) == int(name) and os.readlink(f"/proc/{name}/fd/1") == output:
+                return int(name)
+    return 0
+
+
+def live_process_runs(directory: Path) -> dict[int, RunRecord]:
+    """Runs that run and must stop when the lease is over."""
     boot = boot_id()
-    found = {}
-    for run, directory in run_directories(state).items():
-        record = read_pid(directory)
-        if record is not None and not record.keep and is_alive(record, boot):
-            found[run] = record.grace_ms
-    return found
+    return {
+        run: record for run, record in read_journal(directory).items() if not record.keep and is_alive(record, boot)
+    }
 
 
-def signal_run(state: Path, run: int, number: signal.Signals) -> bool:
+def signal_run(record: RunRecord, number: signal.Signals) -> bool:
     """Send a signal to a run's whole process group; False when it is gone."""
-    record = read_pid(state / RUNS / str(run))
     if not is_alive(record, boot_id()):
         return False
-    assert record is not None
     try:
         os.killpg(record.pid, number)
     except ProcessLookupError:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from msgspec import Struct, field
 
-from eventsched.agents.drivers.docker import DockerLimits
+from eventsched.agents.drivers.containers import DockerLimits
 from eventsched.errors import SettingsError
 
 KILL_MS = 2_000

@@ -13,19 +13,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import msgspec
-import nats.errors
 
 from eventsched import codec, query, subjects
+from eventsched.asking import HEDGE_S, Asker
 from eventsched.errors import (
-    Ambiguous,
     DuplicateJob,
     EventschedError,
     InvalidSpec,
     NoScheduler,
-    NotFound,
     PermissionDenied,
     StoreFull,
     WaitTimeout,
@@ -55,16 +53,11 @@ from eventsched.stories import follow_events
 from eventsched.views import JobList, JobView, NodeView, Stats
 from eventsched.wire import Event
 
-ASK_ATTEMPTS = 16
 WAIT_WINDOW_S = 2.0
-HEDGE_S = 0.5
-RETRY_S = 0.2
 WRITE_TIMEOUT_S = 30.0
 STORE_LIMIT_PERCENT = 90
 STORE_CHECK_S = 10.0
 
-
-Answer = TypeVar("Answer")
 NodeViews = list[NodeView]
 
 
@@ -88,6 +81,7 @@ class Client:
         self.log = JetStreamLog(link)
         self.output_log = JetStreamLog(link, stream="LOGS")
         self._writer = GatheringWriter(self.log, give_up_s=WRITE_TIMEOUT_S)
+        self._ask = Asker(link).ask
         self._written = 0
         self._store_checked = 0.0
 
@@ -303,42 +297,6 @@ class Client:
                 view = await self.get(view.job_id, tenant=view.tenant)
         return view
 
-    async def _ask(
-        self, subject: str, request: Any, kind: type[Answer], patience_s: float = HEDGE_S, attempts: int = ASK_ATTEMPTS
-    ) -> Answer:
-        """Ask any scheduler. One that is frozen may be handed the question, so after `patience_s` it is
-        asked again, most likely of another; the first answer counts. Raises NoScheduler."""
-        payload = msgspec.json.encode(request)
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + patience_s * attempts
-        asked: set[asyncio.Task[Any]] = set()
-        try:
-            while loop.time() < deadline:
-                asked.add(asyncio.ensure_future(self._request_once(subject, payload, deadline - loop.time())))
-                done, asked = await asyncio.wait(asked, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    reply = task.result()
-                    if reply is None:
-                        await asyncio.sleep(RETRY_S)
-                    elif reply.headers and query.ERROR_HEADER in reply.headers:
-                        raise _service_error(reply)
-                    else:
-                        return msgspec.json.decode(reply.data, type=kind)
-        finally:
-            for task in asked:
-                task.cancel()
-        raise NoScheduler(
-            f"the log at {self.link.url} is there, but no scheduler answers",
-            "start one with `eventsched scheduler` (or `eventsched dev`)",
-        )
-
-    async def _request_once(self, subject: str, payload: bytes, timeout_s: float) -> Any:
-        """The reply, or None when nobody is there to answer."""
-        try:
-            return await self.link.guard(subject, self.link.client.request(subject, payload, timeout=timeout_s))
-        except (TimeoutError, nats.errors.Error):
-            return None
-
     # ---- following ------------------------------------------------------------------------------
 
     async def follow_logs(self, job_id: str, *, follow: bool = True, tenant: str = "") -> AsyncIterator[OutputChunk]:
@@ -394,16 +352,3 @@ def _submit_error(error: AppendError, tenant: str, job_id: str) -> EventschedErr
     if isinstance(error, Denied):
         return PermissionDenied(error.message, error.hint)
     return error
-
-
-def _service_error(reply: Any) -> EventschedError:
-    code, text = reply.headers.get(query.ERROR_CODE_HEADER), reply.headers[query.ERROR_HEADER]
-    hint = ""
-    if reply.data:
-        try:
-            body = msgspec.json.decode(reply.data)
-            text, hint = body.get("message", text), body.get("hint", "")
-        except msgspec.MsgspecError:
-            pass
-    kind = {"404": NotFound, "409": Ambiguous, "504": WaitTimeout}.get(code or "", EventschedError)
-    return kind(text, hint)

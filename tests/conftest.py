@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from eventsched.nats_server import NatsServer
-
 from eventsched.telemetry import configure_logging
 
 from .cluster import Cluster

@@ -7,7 +7,7 @@ import json
 import shutil
 import signal
 import subprocess
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ async def containers_of(job_id: str, host: str = "") -> list[dict[str, Any]]:
 
 def engine_time(text: str) -> float:
     """Seconds of one of the engine's time stamps."""
-    return datetime.fromisoformat(text[:26].rstrip("Z") + "+00:00").timestamp()
+    return datetime.fromisoformat(text[:26].rstrip("Z")).replace(tzinfo=UTC).timestamp()
 
 
 async def remove_all(cluster_id: str) -> None:

@@ -24,7 +24,8 @@ from aiodocker import Docker
 from aiodocker.containers import DockerContainer
 from aiodocker.exceptions import DockerError
 
-from eventsched.agents.drivers.base import Chunk, Place, Progress, StartFailed, exited, run_environment
+from eventsched.agents.drivers.base import Chunk, Place, Progress, StartFailed, exited
+from eventsched.agents.drivers.containers import LABEL, DockerLimits, container_config
 from eventsched.agents.drivers.images import ImageStore
 from eventsched.agents.drivers.sandbox import Sandboxes
 from eventsched.agents.effects import Ended, KnownRun, Launch
@@ -34,29 +35,13 @@ from eventsched.spec import JobSpec
 
 _log = structlog.get_logger("eventsched.docker")
 
-LABEL = "eventsched"
 DEFAULT_SOCKET = "/var/run/docker.sock"
-CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "NET_BIND_SERVICE", "SETGID", "SETUID")
-PIDS_DEFAULT = 4096
-LOG_FILE_MAX = "64m"
 STARTS_PER_CORE = 2
 RETRY_S = 0.5
 CREATED_MAX_S = 120
 GOING_DOWN_S = 2.0
 _KILLED = (137, 143)
 _ENGINE_GONE = (aiohttp.ClientError, OSError, asyncio.IncompleteReadError)
-
-
-class DockerLimits(msgspec.Struct, frozen=True):
-    """What the operator allows on this node.
-
-    volumes: host directories jobs may mount, `PATH` or `PATH:ro`. host_network: allow it.
-    pull_stall_s: give up a pull that makes no progress for this long.
-    """
-
-    volumes: tuple[str, ...] = ()
-    host_network: bool = False
-    pull_stall_s: float = 8.0
 
 
 class DockerDriver:
@@ -138,7 +123,7 @@ class DockerDriver:
             progress("queued")
         async with self._starting:
             try:
-                config = await self._config(launch)
+                config = container_config(launch, self._place, self._limits, await self._network(launch))
                 container = await self._create(launch, config, progress)
                 self._ids[launch.run] = container.id
                 await self._start(launch, container)
@@ -167,49 +152,6 @@ class DockerDriver:
                 await container.delete(force=True)
             raise _start_failure(launch.spec, str(error.message)) from error
 
-    async def _config(self, launch: Launch) -> dict[str, Any]:
-        spec, asked = launch.spec, launch.spec.resources
-        place = self._place
-        host: dict[str, Any] = {
-            "NetworkMode": await self._network(launch),
-            "NanoCpus": asked.cpu_millis * 1_000_000,
-            "PidsLimit": asked.pids_max or PIDS_DEFAULT,
-            "CapDrop": ["ALL"],
-            "CapAdd": list(CAPABILITIES),
-            "SecurityOpt": ["no-new-privileges"],
-            "RestartPolicy": {"Name": "no"},
-            "Init": True,
-            "Binds": [self._bind(volume.source, volume.target, volume.read_only) for volume in spec.volumes],
-            "LogConfig": {"Type": "json-file", "Config": {"max-size": LOG_FILE_MAX}},
-        }
-        cores = os.cpu_count() or 1
-        host["NanoCpus"] = min(host["NanoCpus"], cores * 1_000_000_000)  # an emulated node may promise more
-        if asked.memory_bytes:
-            host["Memory"] = host["MemorySwap"] = asked.memory_bytes
-        devices = [uuid for uuid in launch.gpus if uuid.startswith(("GPU-", "MIG-"))]
-        if devices:
-            host["DeviceRequests"] = [{"Driver": "nvidia", "DeviceIDs": devices, "Capabilities": [["gpu"]]}]
-        config: dict[str, Any] = {
-            "Image": spec.image,
-            "Env": [f"{name}={value}" for name, value in run_environment(place, launch).items()],
-            "Labels": {
-                f"{LABEL}.cluster": place.cluster,
-                f"{LABEL}.node": place.node,
-                f"{LABEL}.tenant": launch.tenant,
-                f"{LABEL}.job": launch.job_id,
-                f"{LABEL}.run": str(launch.run),
-                f"{LABEL}.grace_ms": str(spec.stop_grace_ms),
-                f"{LABEL}.keep": "1" if spec.on_disconnect == "keep" else "0",
-                f"{LABEL}.launch": msgspec.json.encode(launch).decode(),
-            },
-            "HostConfig": host,
-        }
-        if spec.command:
-            config["Cmd"] = list(spec.command)
-        if spec.workdir:
-            config["WorkingDir"] = spec.workdir
-        return config
-
     async def _network(self, launch: Launch) -> str:
         network = launch.spec.network
         if network == "host" and not self._limits.host_network:
@@ -219,16 +161,6 @@ class DockerDriver:
         if network == "sandbox":
             return f"container:{await self._sandboxes.namespace_of(launch.tenant)}"
         return network
-
-    def _bind(self, source: str, target: str, read_only: bool) -> str:
-        real = os.path.realpath(source)
-        for allowed in self._limits.volumes:
-            path, _, mode = allowed.partition(":")
-            inside = real == os.path.realpath(path) or real.startswith(os.path.realpath(path).rstrip("/") + "/")
-            if inside and (read_only or mode != "ro"):
-                return f"{real}:{target}:{'ro' if read_only else 'rw'}"
-        allowed_text = ", ".join(self._limits.volumes) or "none"
-        raise StartFailed("volume_refused", f"{source} is not allowed here; allowed: {allowed_text}")
 
     # ---- ending -----------------------------------------------------------------------------
 

@@ -12,7 +12,8 @@ def make_driver(name: str, place: Place, settings: object = None) -> Driver:
     """A driver by name; `settings` are `DockerLimits` for docker. Raises SettingsError for an unknown one."""
     match name:
         case "docker":
-            from eventsched.agents.drivers.docker import DockerDriver, DockerLimits
+            from eventsched.agents.drivers.containers import DockerLimits
+            from eventsched.agents.drivers.docker import DockerDriver
 
             return DockerDriver(place, settings if isinstance(settings, DockerLimits) else DockerLimits())
         case "process":

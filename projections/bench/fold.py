@@ -143,5 +143,6 @@ def _bytes_per_live_job() -> int:
     state.changes.forget_touched()
     gc.collect()
     used = psutil.Process().memory_info().rss - before
-    assert len(state.jobs) == LIVE_JOBS and encode_state(state)
+    assert len(state.jobs) == LIVE_JOBS
+    assert encode_state(state)
     return int(used // LIVE_JOBS)

@@ -8,8 +8,8 @@ import json
 from pathlib import Path
 
 from eventsched import codec
-from eventsched.projections.cluster.evolve import evolve
 from eventsched.projections.cluster.digest import digest
+from eventsched.projections.cluster.evolve import evolve
 from eventsched.projections.cluster.state import ClusterState
 from eventsched.recorded import Recorded
 

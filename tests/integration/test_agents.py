@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import signal
 import tempfile
 from collections.abc import AsyncIterator
@@ -77,7 +78,7 @@ async def test_an_agent_killed_before_a_start_leaves_no_half_runs(live: Cluster)
 
 async def _one_after_the_other(job_id: str) -> None:
     found = [one for one in await containers_of(job_id) if not one["State"]["StartedAt"].startswith("0001")]
-    for earlier, later in zip(found, found[1:], strict=False):
+    for earlier, later in itertools.pairwise(found):
         assert engine_time(earlier["State"]["FinishedAt"]) <= engine_time(later["State"]["StartedAt"])
 
 
@@ -377,7 +378,7 @@ async def test_a_docker_daemon_that_restarts_under_the_agent(
     assert (view.state, view.failures) == ("succeeded", 0), "re-attached, or honestly lost and run again"
     assert view.losses == view.attempt - 1
     found = await containers_of(job.job_id, host=daemon.host)
-    for earlier, later in zip(found, found[1:], strict=False):
+    for earlier, later in itertools.pairwise(found):
         assert engine_time(earlier["State"]["FinishedAt"]) <= engine_time(later["State"]["StartedAt"])
     again = await client.submit(image="busybox", command=["true"], network="none")
     assert (await client.wait(again.job_id, timeout=30)).state == "succeeded"

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from eventsched.agents.drivers.base import Place, StartFailed
-from eventsched.agents.drivers.docker import DockerDriver, DockerLimits
+from eventsched.agents.drivers.containers import DockerLimits, container_config
+from eventsched.agents.drivers.docker import DockerDriver
 from eventsched.agents.drivers.pause import pause_program
 from eventsched.agents.effects import Ended, Launch
 from eventsched.new_ids import new_ulid
@@ -188,7 +189,7 @@ def test_the_pause_program_runs_and_stays(tmp_path: Path) -> None:
 
 async def test_gpus_are_asked_of_the_engine_as_exact_devices(box: Box) -> None:
     launch = Launch(1, "t", "j", 1, ("GPU-aa", "GPU-bb"), JobSpec(image="busybox", network="none"))
-    config = await box.driver._config(launch)
+    config = container_config(launch, Place(new_ulid(), "node-1", Path()), DockerLimits(), "none")
     assert config["HostConfig"]["DeviceRequests"] == [
         {"Driver": "nvidia", "DeviceIDs": ["GPU-aa", "GPU-bb"], "Capabilities": [["gpu"]]}
     ]

@@ -104,9 +104,9 @@ class Machine:
         for machine in self.world.machines:  # type: ignore[attr-defined]
             for other in machine.running().values():
                 if other is not container and (other.launch.tenant, other.launch.job_id) == job:
-                    self.world.problems.append(
-                        f"job {job} runs twice: run {other.launch.run} on {machine.node}, {container.launch.run} on {self.node}"
-                    )
+                    mine = f"run {container.launch.run} on {self.node}"
+                    theirs = f"run {other.launch.run} on {machine.node}"
+                    self.world.problems.append(f"job {job} runs twice: {theirs}, {mine}")
 
     def _ends_itself(self, container: Container) -> None:
         if container.ended is None:

@@ -172,7 +172,8 @@ def test_failures_are_retried_with_growing_backoff_elsewhere() -> None:
         if job.state == "pending":
             waits.append(job.not_before_ms - ledger.state.clock_ms)
             assert not ledger.decide(), "not before its time"
-    assert nodes[0] != nodes[1] and nodes[1] != nodes[2]
+    assert nodes[0] != nodes[1]
+    assert nodes[1] != nodes[2]
     assert waits == [1000, 2000]
     assert (job.state, job.reason, job.exit_code, job.attempt) == ("failed", "exit_code", 3, 3)
 
