@@ -44,7 +44,9 @@ async def agent(
     keep: Annotated[str, Parameter(help="how long ended containers stay")] = "120s",
     orphan_grace: Annotated[str, Parameter(help="how long unknown containers of this node are left alone")] = "60s",
     orphans_dry_run: Annotated[bool, Parameter(negative=(), help="only log orphans")] = False,
-    leash: Annotated[bool, Parameter(help="a separate process that stops the runs when this node is cut off")] = True,
+    leash: Annotated[
+        bool, Parameter(negative="--no-leash", help="a separate process that stops the runs when this node is cut off")
+    ] = True,
     allow_volume: Annotated[
         list[str] | None, Parameter(help="host directory jobs may mount, PATH or PATH:ro; may be repeated")
     ] = None,

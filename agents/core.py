@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from eventsched.agents.effects import (
+    Announce,
     Effect,
     Ended,
     FinishRun,
@@ -26,6 +27,7 @@ from eventsched.agents.effects import (
 from eventsched.events import (
     FinishOrdered,
     NodeJoined,
+    NodeLeaving,
     NodeLost,
     RunAssigned,
     RunEnded,
@@ -146,9 +148,9 @@ class AgentCore:
         return effects
 
     def leave(self) -> list[Effect]:
-        """Stop everything, in good order; the shell announces `node.left` when `runs` is empty."""
+        """Say so, and stop everything, in good order; the shell announces `node.left` when `runs` is empty."""
         self.leaving = True
-        effects: list[Effect] = []
+        effects: list[Effect] = [Announce(NodeLeaving(session=self.session))]
         for seq in list(self.runs):
             effects += self._stop(seq, "drained")
         return effects

@@ -21,7 +21,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
-from eventsched.errors import NoServer
+from eventsched.errors import NoServer, SettingsError
 from eventsched.log.link import LinkOptions
 
 DEFAULT_PORT = 4222
@@ -121,7 +121,7 @@ class NatsServer:
         """Start the process; `wait_ready` says when it answers."""
         if self.port:
             if free_port(self.port) != self.port:
-                raise NoServer(f"port {self.port} is taken", "choose another with --nats-port")
+                raise SettingsError(f"port {self.port} is taken", "choose another with --nats-port")
         else:
             self.port = free_port(DEFAULT_PORT)
         self.data.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from eventsched.cli.common import Output, Where, print_json
+from eventsched.cli.common import Output, Where, print_json, reach
 from eventsched.errors import SettingsError
 from eventsched.events import ClusterCreated
 from eventsched.ids import ID_RULE, is_id
@@ -99,7 +99,7 @@ async def digest(
     """Fold the log from its start and print the digest of the state."""
     from eventsched.projections.replaying import replay_digest
 
-    answer = await replay_digest(link_options(where.nats), at, snapshot)
+    answer = await replay_digest(reach(where), at, snapshot)
     if output == "json":
         print_json(answer)
     else:

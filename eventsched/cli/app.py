@@ -4,52 +4,90 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import import_module
 from typing import NoReturn
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Group, Parameter
 
 from eventsched import __version__
 from eventsched.cli.exits import OK, USAGE, complain
 from eventsched.errors import EventschedError
 
-app = App(
-    name="eventsched",
-    version=__version__,
-    help="Schedule containers on shared GPUs and servers; every decision is an event you can replay.",
-    result_action="return_value",
+JOBS, NODES, CLUSTER, SERVE = (
+    Group(name, sort_key=index) for index, name in enumerate(("Jobs", "Nodes", "The cluster and its log", "Run it"))
 )
-app.command("eventsched.dev.command:dev", name="dev")
-app.command("eventsched.projections.cli:scheduler", name="scheduler")
-app.command("eventsched.agents.cli:agent", name="agent")
-app.command("eventsched.cli.submitting:submit", name="submit")
-app.command("eventsched.cli.reading:jobs", name="jobs")
-app.command("eventsched.cli.reading:job", name="job")
-app.command("eventsched.cli.reading:logs", name="logs")
-app.command("eventsched.cli.steering:abort", name="abort")
-app.command("eventsched.cli.steering:wait", name="wait")
-app.command("eventsched.cli.reading:nodes", name="nodes")
-app.command("eventsched.cli.reading:node", name="node")
-app.command("eventsched.cli.steering:hold", name="hold")
-app.command("eventsched.cli.steering:release", name="release")
-app.command("eventsched.cli.steering:requeue", name="requeue")
-app.command("eventsched.cli.steering:complete", name="complete")
-app.command("eventsched.cli.steering:drain", name="drain")
-app.command("eventsched.cli.steering:cordon", name="cordon")
-app.command("eventsched.cli.steering:uncordon", name="uncordon")
-app.command("eventsched.cli.reading:events", name="events")
-app.command("eventsched.cli.reading:stats", name="stats")
 
-bench = App(name="bench", help="Measure this machine: each prints one JSON object.")
-bench.command("eventsched.projections.bench.fold:fold", name="fold")
-bench.command("eventsched.projections.bench.throughput:throughput", name="throughput")
-bench.command("eventsched.projections.bench.start:start", name="start")
-bench.command("eventsched.agents.bench:docker", name="docker")
-bench.command("eventsched.agents.bench:process", name="process")
-app.command(bench)
+# Mounted by name: a command's modules are imported when it is used (or explained), not before.
+VERBS: dict[Group, dict[str, str]] = {
+    JOBS: {
+        "submit": "eventsched.cli.submitting:submit",
+        "jobs": "eventsched.cli.reading:jobs",
+        "job": "eventsched.cli.reading:job",
+        "logs": "eventsched.cli.reading:logs",
+        "wait": "eventsched.cli.steering:wait",
+        "abort": "eventsched.cli.steering:abort",
+        "hold": "eventsched.cli.steering:hold",
+        "release": "eventsched.cli.steering:release",
+        "requeue": "eventsched.cli.steering:requeue",
+        "complete": "eventsched.cli.steering:complete",
+    },
+    NODES: {
+        "nodes": "eventsched.cli.reading:nodes",
+        "node": "eventsched.cli.reading:node",
+        "drain": "eventsched.cli.steering:drain",
+        "cordon": "eventsched.cli.steering:cordon",
+        "uncordon": "eventsched.cli.steering:uncordon",
+    },
+    CLUSTER: {
+        "stats": "eventsched.cli.reading:stats",
+        "events": "eventsched.cli.reading:events",
+    },
+    SERVE: {
+        "dev": "eventsched.dev.command:dev",
+        "scheduler": "eventsched.projections.cli:scheduler",
+        "agent": "eventsched.agents.cli:agent",
+    },
+}
+BENCHES = {
+    "fold": "eventsched.projections.bench.fold:fold",
+    "throughput": "eventsched.projections.bench.throughput:throughput",
+    "start": "eventsched.projections.bench.start:start",
+    "docker": "eventsched.agents.bench:docker",
+    "process": "eventsched.agents.bench:process",
+}
+REPLAYS = {"digest": "eventsched.projections.cli:digest"}
 
-replay = App(name="replay", help="Fold the log again, here and now.")
-replay.command("eventsched.projections.cli:digest", name="digest")
-app.command(replay)
+
+def build(arguments: list[str]) -> App:
+    """The app. Commands are resolved at once only if help may list them."""
+    app = App(
+        name="eventsched",
+        version=__version__,
+        help="Schedule containers on shared GPUs and servers; every decision is an event you can replay.",
+        result_action="return_value",
+        help_format="plaintext",
+        default_parameter=Parameter(negative=(), show_default=_worth_showing),
+    )
+    bench = App(name="bench", help="Measure this machine: each prints one JSON object.", group=SERVE)
+    replay = App(name="replay", help="Fold the log again, here and now.", group=CLUSTER)
+    for group, verbs in VERBS.items():
+        _mount(app, verbs, listed=not arguments or arguments[0].startswith("-"), group=group)
+    _mount(bench, BENCHES, listed=arguments[:1] == ["bench"])
+    _mount(replay, REPLAYS, listed=arguments[:1] == ["replay"])
+    app.command(bench)
+    app.command(replay)
+    return app
+
+
+def _worth_showing(default: object) -> str | None:
+    return str(default) if default else None
+
+
+def _mount(app: App, commands: dict[str, str], listed: bool, group: Group | None = None) -> None:
+    for name, path in commands.items():
+        module, _, function = path.partition(":")
+        target = getattr(import_module(module), function) if listed else path
+        app.command(target, name=name, group=group)
 
 
 def main() -> NoReturn:
@@ -71,7 +109,7 @@ def main() -> NoReturn:
 
 
 def _run() -> int:
-    result = app(exit_on_error=False)
+    result = build(sys.argv[1:])(exit_on_error=False)
     return result if isinstance(result, int) else OK
 
 

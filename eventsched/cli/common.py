@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -13,7 +13,10 @@ from cyclopts import Parameter
 
 from eventsched.client import Client
 from eventsched.errors import InvalidSpec
-from eventsched.settings import DEFAULT_TENANT
+from eventsched.log.link import LinkOptions
+from eventsched.settings import DEFAULT_TENANT, link_options
+
+CONNECT_TIMEOUT_S = 2
 
 Format = Literal["table", "json"]
 Output = Annotated[Format, Parameter(name=["--output", "-o"], help="table or json")]
@@ -33,11 +36,16 @@ class Where:
 @asynccontextmanager
 async def connected(where: Where) -> AsyncIterator[Client]:
     """A client for the cluster meant; closed at the end."""
-    client = await Client.connect(where.nats, tenant=where.tenant or DEFAULT_TENANT)
+    client = await Client.connect(options=reach(where), tenant=where.tenant or DEFAULT_TENANT)
     try:
         yield client
     finally:
         await client.close()
+
+
+def reach(where: Where) -> LinkOptions:
+    """How to reach the server, without the patience of a service: somebody waits at a terminal."""
+    return msgspec.structs.replace(link_options(where.nats), connect_timeout_s=CONNECT_TIMEOUT_S)
 
 
 def print_json(value: Any) -> None:
@@ -45,7 +53,7 @@ def print_json(value: Any) -> None:
     sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
 
 
-def pairs(texts: list[str], option: str) -> dict[str, str]:
+def pairs(texts: Iterable[str], option: str) -> dict[str, str]:
     """`["A=1", "B=2"]` as a dict; InvalidSpec naming the option."""
     found = {}
     for text in texts:

@@ -57,7 +57,7 @@ async def jobs(
     if output == "json":
         print_json(views)
     elif views:
-        tables.console().print(tables.jobs_table(views))
+        tables.show(tables.jobs_table(views))
     else:
         print("no jobs" if all_ else "no jobs now or in the last hour (--all shows older ones)")
 
@@ -69,7 +69,7 @@ async def job(job_id: str, /, *, output: Output = "table", where: Where = Where(
     if output == "json":
         print_json(view)
     else:
-        tables.console().print(tables.job_block(view))
+        tables.show(tables.job_block(view))
 
 
 async def logs(
@@ -99,7 +99,7 @@ async def nodes(*, output: Output = "table", where: Where = Where()) -> None:
     if output == "json":
         print_json(views)
     elif views:
-        tables.console().print(tables.nodes_table(views))
+        tables.show(tables.nodes_table(views))
     else:
         print("no node has joined yet; start one with `eventsched agent`")
 
@@ -111,14 +111,13 @@ async def node(node_id: str, /, *, output: Output = "table", where: Where = Wher
     if output == "json":
         print_json(view)
         return
-    screen = tables.console()
-    screen.print(tables.nodes_table([view]))
+    tables.show(tables.nodes_table([view]))
     for gpu in view.gpus:
         busy = f"run {gpu['run']}" if gpu["run"] else "free"
-        screen.print(f"  GPU {gpu['uuid']}  {gpu['variant'] or gpu['model']}  {busy}")
+        tables.show(f"  GPU {gpu['uuid']}  {gpu['variant'] or gpu['model']}  {busy}")
     if view.runs:
-        screen.print()
-        screen.print(tables.node_runs_table(view))
+        print()
+        tables.show(tables.node_runs_table(view))
 
 
 async def events(
@@ -161,4 +160,4 @@ async def stats(*, output: Output = "table", where: Where = Where()) -> None:
     if output == "json":
         print_json(answer)
     else:
-        tables.console().print(tables.stats_block(answer))
+        tables.show(tables.stats_block(answer))

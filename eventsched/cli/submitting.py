@@ -6,6 +6,7 @@ import getpass
 import sys
 import tomllib
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,38 +21,77 @@ from eventsched.spec import JobSpec
 from eventsched.units import parse_cpus_millis, parse_duration_ms, parse_gpus, parse_memory
 from eventsched.views import JobView
 
+_AS_TYPED = (
+    *("name", "driver", "workdir", "network", "priority", "hold", "retries", "array"),
+    *("on_lost", "on_disconnect", "after_ok", "after_any"),
+)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class JobOptions:
+    """What a job asks for, option by option (see `JobSpec`)."""
+
+    name: Annotated[str, Parameter(name=["--name", "-n"], help="a name; the job's id begins with it")] = ""
+    priority: Annotated[int, Parameter(help="-1000 to 1000, higher first")] = 0
+    cpus: Annotated[str, Parameter(help="cores, e.g. 2 or 0.5")] = ""
+    memory: Annotated[str, Parameter(help="hard limit, e.g. 512M or 4G")] = ""
+    gpus: Annotated[str, Parameter(help="e.g. A100:2, or 1 for any model")] = ""
+    env: Annotated[tuple[str, ...], Parameter(name=["--env", "-e"], help="NAME=VALUE; may be repeated")] = ()
+    workdir: str = ""
+    volume: Annotated[tuple[str, ...], Parameter(help="SOURCE:TARGET[:ro]; may be repeated")] = ()
+    network: Literal["bridge", "none", "host", "sandbox"] = "bridge"
+    driver: Literal["docker", "process", "fake", "manual"] = "docker"
+    max_runtime: Annotated[str, Parameter(help="stop it after 90s, 10m, 1h30m, …")] = ""
+    queue_timeout: Annotated[str, Parameter(help="expire it when it has waited this long")] = ""
+    grace: Annotated[str, Parameter(help="time between SIGTERM and SIGKILL; 10s")] = ""
+    retries: Annotated[int, Parameter(help="how often its own failures are tried again")] = 0
+    backoff: Annotated[str, Parameter(help="wait before the first retry, doubling; 1s")] = ""
+    on_lost: Literal["requeue", "fail"] = "requeue"
+    on_disconnect: Literal["stop", "keep"] = "stop"
+    after_ok: Annotated[tuple[str, ...], Parameter(help="start after this job succeeded; may be repeated")] = ()
+    after_any: Annotated[tuple[str, ...], Parameter(help="start after this job ended; may be repeated")] = ()
+    array: Annotated[int, Parameter(help="make an array of so many members")] = 0
+    label: Annotated[tuple[str, ...], Parameter(help="NAME=VALUE; may be repeated")] = ()
+    hold: Annotated[bool, Parameter(negative=(), help="wait until released")] = False
+    duration: Annotated[str, Parameter(help="how long a fake job runs")] = ""
+
+    def spec(self, image: str, command: tuple[str, ...]) -> JobSpec:
+        """The job. Raises InvalidSpec naming the option."""
+        if self.driver != "docker" and image:
+            image, command = "", (image, *command)
+        fields: dict[str, Any] = {name: getattr(self, name) for name in _AS_TYPED}
+        fields |= {
+            "image": image,
+            "command": command,
+            "resources": _resources(self.cpus, self.memory, self.gpus),
+            "env": pairs(self.env, "--env"),
+            "labels": pairs(self.label, "--label"),
+            "volumes": [_volume(text) for text in self.volume],
+            "submitted_by": _user(),
+        }
+        times = (
+            ("max_runtime_ms", "--max-runtime", self.max_runtime),
+            ("queue_timeout_ms", "--queue-timeout", self.queue_timeout),
+            ("stop_grace_ms", "--grace", self.grace),
+            ("retry_backoff_ms", "--backoff", self.backoff),
+        )
+        fields |= {key: parse_duration_ms(text, option) for key, option, text in times if text}
+        if self.duration:
+            fields["fake"] = {"duration_ms": parse_duration_ms(self.duration, "--duration")}
+        return make_spec(**fields)
+
 
 async def submit(
     image: str = "",
     /,
     *command: str,
     file: Annotated[
-        Path | None, Parameter(name=["--file", "-f"], help="job or jobs as .json, .ndjson or .toml; - = stdin")
+        Path | None,
+        Parameter(name=["--file", "-f"], allow_leading_hyphen=True, help="jobs: .json, .ndjson or .toml; - = stdin"),
     ] = None,
-    name: Annotated[str, Parameter(name=["--name", "-n"], help="a name; the job's id begins with it")] = "",
     job_id: Annotated[str, Parameter(name="--id", help="the job's id; made when not given")] = "",
-    priority: Annotated[int, Parameter(help="-1000 to 1000, higher first")] = 0,
-    cpus: Annotated[str, Parameter(help="cores, e.g. 2 or 0.5")] = "",
-    memory: Annotated[str, Parameter(help="hard limit, e.g. 512M or 4G")] = "",
-    gpus: Annotated[str, Parameter(help="e.g. A100:2, or 1 for any model")] = "",
-    env: Annotated[list[str] | None, Parameter(name=["--env", "-e"], help="NAME=VALUE; may be repeated")] = None,
-    workdir: str = "",
-    volume: Annotated[list[str] | None, Parameter(help="SOURCE:TARGET[:ro]; may be repeated")] = None,
-    network: Literal["bridge", "none", "host", "sandbox"] = "bridge",
-    driver: Literal["docker", "process", "fake", "manual"] = "docker",
-    max_runtime: Annotated[str, Parameter(help="stop it after 90s, 10m, 1h30m, …")] = "",
-    queue_timeout: Annotated[str, Parameter(help="expire it when it has waited this long")] = "",
-    grace: Annotated[str, Parameter(help="time between SIGTERM and SIGKILL; 10s")] = "",
-    retries: Annotated[int, Parameter(help="how often its own failures are tried again")] = 0,
-    backoff: Annotated[str, Parameter(help="wait before the first retry, doubling; 1s")] = "",
-    on_lost: Literal["requeue", "fail"] = "requeue",
-    on_disconnect: Literal["stop", "keep"] = "stop",
-    after_ok: Annotated[list[str] | None, Parameter(help="start after this job succeeded; may be repeated")] = None,
-    after_any: Annotated[list[str] | None, Parameter(help="start after this job ended; may be repeated")] = None,
-    array: Annotated[int, Parameter(help="make an array of so many members")] = 0,
-    label: Annotated[list[str] | None, Parameter(help="NAME=VALUE; may be repeated")] = None,
-    hold: Annotated[bool, Parameter(negative=(), help="wait until released")] = False,
-    duration: Annotated[str, Parameter(help="how long a fake job runs")] = "",
+    options: JobOptions = JobOptions(),
     wait: Annotated[bool, Parameter(negative=(), help="wait for the end; exit with the job's exit code")] = False,
     logs: Annotated[bool, Parameter(negative=(), help="print the output as it comes, and wait")] = False,
     output: Output = "table",
@@ -63,45 +103,12 @@ async def submit(
     eventsched submit --driver process -- sleep 5
     eventsched submit -f jobs.ndjson
     """
-    if driver != "docker" and image:
-        image, command = "", (image, *command)
-    if file is not None:
-        if image or command:
-            raise InvalidSpec("give a file or an image, not both")
-        jobs = read_jobs(file)
+    if file is None:
+        jobs = [(job_id, where.tenant, options.spec(image, command))]
+    elif image or command:
+        raise InvalidSpec("give a file or an image, not both")
     else:
-        asked = _resources(cpus, memory, gpus)
-        fields = {
-            "image": image,
-            "command": list(command),
-            "name": name,
-            "driver": driver,
-            "resources": asked,
-            "env": pairs(env or [], "--env"),
-            "workdir": workdir,
-            "volumes": [_volume(text) for text in volume or []],
-            "network": network,
-            "priority": priority,
-            "hold": hold,
-            "retries": retries,
-            "on_lost": on_lost,
-            "on_disconnect": on_disconnect,
-            "after_ok": after_ok or [],
-            "after_any": after_any or [],
-            "array": array,
-            "labels": pairs(label or [], "--label"),
-            "submitted_by": _user(),
-        }
-        times = (
-            ("max_runtime", max_runtime),
-            ("queue_timeout", queue_timeout),
-            ("stop_grace", grace),
-            ("retry_backoff", backoff),
-        )
-        fields.update({f"{key}_ms": parse_duration_ms(text, f"--{key}") for key, text in times if text})
-        if duration:
-            fields["fake"] = {"duration_ms": parse_duration_ms(duration, "--duration")}
-        jobs = [(job_id, where.tenant, make_spec(**fields))]
+        jobs = read_jobs(file)
     if not (wait or logs):
         async with connected(where) as client:
             return _show(await _submit(client, jobs), output)
@@ -142,7 +149,10 @@ def _user() -> str:
 
 def read_jobs(path: Path) -> list[tuple[str, str, JobSpec]]:
     """(job id, tenant, spec) of every job in a file; errors name the file and the place in it."""
-    data = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+    try:
+        data = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+    except OSError as error:
+        raise InvalidSpec(f"{path} cannot be read: {error.strerror}") from error
     try:
         if path.suffix == ".toml":
             parsed: Any = tomllib.loads(data.decode())

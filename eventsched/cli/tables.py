@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 
 from eventsched.units import format_bytes, format_cpus, format_ms
@@ -32,10 +32,17 @@ COLOURS = {
 WIDE = 400
 
 
-def console() -> Console:
-    """A console on stdout; not narrower than a table needs when it is no terminal."""
-    probe = Console()
-    return probe if probe.is_terminal else Console(width=WIDE)
+def show(content: RenderableType) -> None:
+    """Print on stdout; where that is no terminal, as wide as needed and without trailing blanks."""
+    screen = Console()
+    if screen.is_terminal:
+        screen.print(content)
+        return
+    wide = Console(width=WIDE)
+    with wide.capture() as captured:
+        wide.print(content)
+    for line in captured.get().splitlines():
+        print(line.rstrip())
 
 
 def _plain(*titles: str) -> Table:

@@ -22,7 +22,7 @@ from eventsched.dev.engine import docker_answers
 from eventsched.dev.health import DEFAULT_PORT, bind, serve
 from eventsched.errors import SettingsError
 from eventsched.ids import id_from_host_name
-from eventsched.settings import DATA_DIR
+from eventsched.settings import DATA_DIR, find_dev
 from eventsched.telemetry import configure_logging
 from eventsched.units import format_bytes, format_cpus
 from eventsched.views import NodeView
@@ -150,6 +150,8 @@ def _greet(cluster: DevCluster, nodes: list[NodeView], http: str, driver: str, s
     print(f"  http       {http}/healthz")
     print(f"  logs       {_short(cluster.data)}/*.log")
     print("try, in another terminal:")
+    if find_dev() is None:  # it lies elsewhere than commands look
+        print(f"  export EVENTSCHED_NATS={cluster.nats.url}")
     print(f"  {command} submit {what.get(driver, f'--driver {driver}')}")
     print(f"  {command} jobs")
     print(f"  {command} events --follow")

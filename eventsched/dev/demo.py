@@ -6,9 +6,10 @@ import asyncio
 import sys
 
 from msgspec import Struct
+from rich.console import Console
 from rich.live import Live
 
-from eventsched.cli.tables import console, jobs_table
+from eventsched.cli.tables import jobs_table
 from eventsched.client import Client
 from eventsched.errors import EventschedError
 from eventsched.new_ids import new_job_id
@@ -82,7 +83,7 @@ class Demo:
         for result in results:
             if isinstance(result, EventschedError):
                 raise result
-        screen = console()
+        screen = Console()
         if not screen.is_terminal:
             return await self._follow(self._print_changes)
         with Live(console=screen, auto_refresh=False) as live:

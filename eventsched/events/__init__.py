@@ -41,7 +41,7 @@ from eventsched.events.jobs import (
     ReleaseRequested,
     RequeueRequested,
 )
-from eventsched.events.nodes import NodeEvent, NodeJoined, NodeLeft
+from eventsched.events.nodes import NodeEvent, NodeJoined, NodeLeaving, NodeLeft
 from eventsched.events.runs import RunEnded, RunEvent, RunStarted, RunStarting
 
 __all__ = [
@@ -62,6 +62,7 @@ __all__ = [
     "NodeDrained",
     "NodeEvent",
     "NodeJoined",
+    "NodeLeaving",
     "NodeLeft",
     "NodeLost",
     "NodeRecovered",

@@ -60,6 +60,7 @@ EXAMPLES: tuple[tuple[str, Event], ...] = (
             version="0.1.0",
         ),
     ),
+    ("ev.node.n1", nodes.NodeLeaving(session=3)),
     ("ev.node.n1", nodes.NodeLeft(session=3)),
     ("ev.assign.n1", decisions.SessionOpened(epoch=2, round=1, basis=3, now_ms=1764000000000, session=3, runs=(17,))),
     ("ev.assign.n1", decisions.SessionRefused(epoch=2, round=2, session=9, reason="name_taken", detail="machine 9d3f")),

@@ -30,10 +30,16 @@ class NodeJoined(Event, frozen=True, kw_only=True, omit_defaults=True, tag_field
     version: str = ""
 
 
+class NodeLeaving(Event, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="node.leaving"):
+    """The agent is about to end its session: it stops its runs, and takes no new ones."""
+
+    session: Int
+
+
 class NodeLeft(Event, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="node.left"):
     """The agent ends its session in good order: it has no runs any more."""
 
     session: Int
 
 
-NodeEvent = NodeJoined | NodeLeft
+NodeEvent = NodeJoined | NodeLeaving | NodeLeft

@@ -30,7 +30,7 @@ def _check_node(state: ClusterState, node: Node) -> Iterator[str]:
     held = {uuid: run.seq for run in runs for uuid in run.gpus}
     if held != node.gpu_runs or len(held) != sum(len(run.gpus) for run in runs):
         yield f"node {node.node_id}: GPUs do not add up, or two runs share one"
-    if bool(node.session) != (node.state in ("ready", "suspect")):
+    if bool(node.session) != (node.state in ("ready", "suspect", "leaving")):
         yield f"node {node.node_id} is {node.state} with session {node.session}"
 
 

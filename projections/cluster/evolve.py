@@ -122,6 +122,7 @@ _HANDLERS: dict[type, Callable[[ClusterState, Recorded, Any], None]] = {
     e.RequeueRequested: jobs.requeue_requested,
     e.CompleteRequested: jobs.complete_requested,
     e.NodeJoined: nodes.joined,
+    e.NodeLeaving: nodes.leaving,
     e.NodeLeft: nodes.left,
     e.NodeSuspected: nodes.suspected,
     e.NodeRecovered: nodes.recovered,

@@ -10,6 +10,7 @@ from eventsched.events import (
     NodeCordoned,
     NodeDrained,
     NodeJoined,
+    NodeLeaving,
     NodeLeft,
     NodeLost,
     NodeRecovered,
@@ -105,6 +106,17 @@ def _explain_run(state: ClusterState, key: str, seq: int, reason: str) -> None:
     job = state.jobs.get(key)
     if job is not None and job.run == seq and not job.abort_seq:
         job.reason = reason
+
+
+def leaving(state: ClusterState, recorded: Recorded, event: NodeLeaving) -> None:
+    """The agent is about to go: no new runs. What it stops on its way out may run elsewhere."""
+    node = state.nodes.get(recorded.subject[_JOINED_PREFIX:])
+    if node is None or node.session != event.session:
+        anomaly(state, recorded, "stale_session", f"session {event.session}")
+        return
+    node.state = "leaving"
+    node.changed_ms = state.clock_ms
+    state.changes.nodes[node.node_id] = None
 
 
 def left(state: ClusterState, recorded: Recorded, event: NodeLeft) -> None:

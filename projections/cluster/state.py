@@ -15,7 +15,7 @@ from msgspec import Struct
 from eventsched.resources import Capacity
 from eventsched.spec import JobSpec
 
-TERMINAL = frozenset({"succeeded", "failed", "aborted", "timed_out", "rejected", "expired"})
+TERMINAL = ("succeeded", "failed", "aborted", "timed_out", "rejected", "expired")
 """Job states that are final. The others: pending, assigned, starting, running."""
 
 FOLD_VERSION = 1
@@ -118,7 +118,7 @@ class Run(Struct, omit_defaults=True, gc=False):
 class Node(Struct, omit_defaults=True, gc=False):
     """A node. `session` is 0 when no agent holds one (state `lost` or `left`).
 
-    state: ready, suspect, lost, left. Free amounts may be negative after a machine shrank.
+    state: ready, suspect, leaving, lost, left. Free amounts may be negative after a machine shrank.
     gpu_runs: busy devices, each with its run.
     drain_at_ms: when the runs of a draining node are stopped; 0 = they may finish.
     """

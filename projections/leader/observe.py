@@ -46,16 +46,16 @@ class Liveness:
 
     def someone_silent(self, state: ClusterState, mono_ms: int) -> bool:
         """True when a verdict may be due, so that a marker is worth writing."""
-        return any(
-            node.session
-            and (
-                self._silence(name, node.session, mono_ms) > state.suspect_after_ms
-                if node.state == "ready"
-                else self._silence(name, node.session, mono_ms) <= state.suspect_after_ms
-                or self._silence(name, node.session, mono_ms) > state.lost_after_ms
-            )
-            for name, node in state.nodes.items()
-        )
+        for name, node in state.nodes.items():
+            if not node.session:
+                continue
+            silent = self._silence(name, node.session, mono_ms)
+            if silent > state.lost_after_ms:
+                return True
+            late = silent > state.suspect_after_ms
+            if (node.state == "ready" and late) or (node.state == "suspect" and not late):
+                return True
+        return False
 
     def _silence(self, name: str, session: int, mono_ms: int) -> int:
         heard = self.heard.get(name)

@@ -7,6 +7,7 @@ from msgspec import Raw
 from eventsched import codec
 from eventsched.agents.core import AgentCore
 from eventsched.agents.effects import (
+    Announce,
     Effect,
     Ended,
     FinishRun,
@@ -22,6 +23,7 @@ from eventsched.agents.effects import (
 from eventsched.events import (
     FinishOrdered,
     NodeJoined,
+    NodeLeaving,
     NodeLost,
     Owed,
     RunAssigned,
@@ -249,7 +251,7 @@ def test_leaving_stops_everything_and_takes_nothing_new() -> None:
     agent.assign()
     run = agent.seq
     agent.core.started(run, 0)
-    assert agent.core.leave() == [StopRun(run, 3_000)]
+    assert agent.core.leave() == [Announce(NodeLeaving(session=agent.core.session)), StopRun(run, 3_000)]
     assert agent.assign() == []
     (event,) = events(agent.core.ended(run, Ended("stopped", 143), 0))
     assert event == RunEnded(run=run, outcome="stopped", exit_code=143, reason="drained")

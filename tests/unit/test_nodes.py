@@ -9,6 +9,7 @@ from eventsched.events import (
     NodeCordoned,
     NodeDrained,
     NodeJoined,
+    NodeLeaving,
     NodeLeft,
     NodeLost,
     NodeRecovered,
@@ -184,6 +185,26 @@ def test_leaving_closes_what_was_left() -> None:
     ledger.put("ev.node.n1", NodeLeft(session=ledger.state.nodes["n1"].session))
     assert ledger.state.nodes["n1"].state == "left"
     assert ledger.job("j").state == "pending"
+
+
+def test_a_node_that_is_leaving_gets_nothing_new() -> None:
+    """Found by Ctrl-C on `dev`: the job that was just stopped was given back to the node on its way out."""
+    ledger = ready()
+    ledger.submit("j")
+    ledger.settle()
+    session = ledger.state.nodes["n1"].session
+    ledger.put("ev.node.n1", NodeLeaving(session=session))
+    ledger.ended(ledger.job("j").run, "stopped", 143)
+    ledger.settle()
+    assert ledger.job("j").state == "pending"
+    ledger.put("ev.node.n1", NodeLeft(session=session))
+    ledger.put("ev.node.n1", NodeLeaving(session=session))
+    assert ledger.state.anomalies == {"stale_session": 1}
+    assert ledger.state.nodes["n1"].state == "left"
+    ledger.join("n1")
+    ledger.settle()
+    assert ledger.job("j").state == "assigned"
+    assert ledger.job("j").attempt == 2
 
 
 def test_cordon_keeps_runs_and_takes_no_new_ones() -> None:

@@ -1,0 +1,137 @@
+"""`eventsched dev` as a new user meets it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from eventsched.nats_server import free_port
+
+from .terminal import Terminal
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Iterator[Terminal]:
+    terminal = Terminal(tmp_path)
+    yield terminal
+    terminal.kill()
+
+
+def _containers(cluster: str) -> list[str]:
+    label = f"label=eventsched.cluster={cluster}"
+    listed = subprocess.run(["docker", "ps", "-aq", "--filter", label], capture_output=True, text=True, check=True)
+    return listed.stdout.split()
+
+
+def test_it_says_what_runs_and_stops_cleanly_and_goes_on(here: Terminal) -> None:
+    said = here.dev("--driver", "process")
+    assert "eventsched dev is up" in said
+    for word in ("log ", "scheduler", "agents", "http", "submit", "jobs", "events --follow"):
+        assert word in said
+    job_id = here.submit("--driver", "process", "--", "echo", "kept")
+    here.run("wait", job_id)
+    running = here.submit("--driver", "process", "--name", "long", "--", "sleep", "60")
+    here.until_state(running, "running")
+    before = here.json("stats")
+    stopped = here.stop()
+    assert stopped.code == 0
+    assert "stopped; the log stays in .eventsched" in stopped.out
+    assert here.run("jobs", code=4).err
+    here.dev("--driver", "process")
+    after = here.json("stats")
+    assert after["cluster_id"] == before["cluster_id"]
+    assert after["seq"] > before["seq"]
+    assert here.json("job", job_id)["state"] == "succeeded"
+    assert here.run("logs", job_id).out == "kept\n"
+    assert here.until_state(running, "running")["attempt"] == 2, "it was stopped with its node, and began again"
+    assert here.stop().code == 0
+    leftover = subprocess.run(["pgrep", "-f", str(here.directory)], capture_output=True, text=True, check=False)
+    assert not leftover.stdout, "nothing goes on after Ctrl-C"
+
+
+def test_a_second_one_in_the_same_place_is_refused(here: Terminal) -> None:
+    here.dev("--driver", "fake")
+    error = here.run("dev", "--driver", "fake", "--http-port", "0", code=1).err
+    assert "runs here already" in error
+    assert "--data" in error
+    assert here.json("stats")["leader"] == "dev", "the first goes on"
+
+
+def test_ephemeral_leaves_nothing(here: Terminal) -> None:
+    said = here.dev("--ephemeral", "--driver", "fake")
+    data = re.search(r"stored in (\S+)", said)
+    assert data is not None
+    assert Path(data[1]).is_dir()
+    url = re.search(r"EVENTSCHED_NATS=(\S+)", said)
+    assert url is not None, "commands have to be told where it is"
+    job_id = here.submit("--nats", url[1], "--driver", "fake")
+    here.run("wait", job_id, "--nats", url[1])
+    assert here.stop().code == 0
+    assert not Path(data[1]).exists()
+    assert list(here.directory.iterdir()) == []
+
+
+def test_several_agents_split_the_machine(here: Terminal) -> None:
+    here.dev("--driver", "fake", "--agents", "3")
+    nodes = here.json("nodes")
+    assert len(nodes) == 3
+    assert len({(one["capacity"]["cpu_millis"], one["capacity"]["memory_bytes"]) for one in nodes}) == 1
+    cores = os.cpu_count() or 1
+    assert sum(one["capacity"]["cpu_millis"] for one in nodes) <= cores * 1000
+
+
+def test_capacities_that_are_given_count(here: Terminal) -> None:
+    here.dev("--driver", "fake", "--agents", "2", "--cpus", "16", "--memory", "64G", "--gpus", "H100:8")
+    for node in here.json("nodes"):
+        assert node["capacity"]["cpu_millis"] == 16_000
+        assert node["capacity"]["memory_bytes"] == 64 * 1024**3
+        assert node["capacity"]["gpus"] == {"H100": 8}
+
+
+def test_ports_that_are_taken(here: Terminal) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        http = here.run("dev", "--driver", "fake", "--http-port", port, code=1).err
+        assert port in http
+        assert "--http-port" in http
+        nats = here.run("dev", "--driver", "fake", "--http-port", "0", "--nats-port", port, code=1).err
+        assert port in nats
+        assert "--nats-port" in nats
+    here.dev("--driver", "fake", "--nats-port", str(free_port(0)))
+
+
+def test_healthz_and_nothing_else(here: Terminal) -> None:
+    said = here.dev("--driver", "fake")
+    url = re.search(r"http +(http://\S+)/healthz", said)
+    assert url is not None
+    with urllib.request.urlopen(f"{url[1]}/healthz", timeout=5) as answer:
+        assert answer.status == 200
+        assert json.loads(answer.read()) == {"status": "ok"}
+
+
+def test_the_demo_with_processes(here: Terminal) -> None:
+    done = here.run("dev", "--driver", "process", "--exit-when-idle", "--http-port", "0", timeout=90)
+    assert "all of them ended as they should" in done.out
+    assert "memory" not in done.out
+
+
+def test_the_demo_with_containers(here: Terminal) -> None:
+    done = here.run("dev", "--driver", "docker", "--exit-when-idle", "--http-port", "0", timeout=150)
+    assert "one over its memory limit" in done.out
+    assert "all of them ended as they should" in done.out
+    here.dev("--driver", "fake")
+    views = here.json("jobs", "--all")
+    memory = next(view for view in views if view["job_id"].startswith("demo-memory"))
+    assert (memory["state"], memory["reason"]) == ("failed", "out_of_memory")
+    assert "step 4 of 4" in here.run("logs", next(v["job_id"] for v in views if v["job_id"].startswith("demo-out"))).out
+    assert _containers(here.json("stats")["cluster_id"]) == [], "a node that leaves takes its containers along"
