@@ -46,7 +46,7 @@ class SyncClient:
             connecting = asyncio.run_coroutine_threadsafe(Client.connect(url, tenant=tenant, options=options), loop)
             client = connecting.result()
         except BaseException:
-            loop.call_soon_threadsafe(loop.stop)
+            _end(loop, thread)
             raise
         return cls(client, loop, thread)
 
@@ -69,8 +69,7 @@ class SyncClient:
     def close(self) -> None:
         """See `Client.close`."""
         self._run(self._client.close())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(5)
+        _end(self._loop, self._thread)
 
     def __enter__(self) -> Self:
         return self
@@ -171,3 +170,13 @@ class SyncClient:
     ) -> Iterator[Recorded]:
         """See `Client.follow_events`."""
         return self._iterate(self._client.follow_events(job_id=job_id, tenant=tenant, from_seq=from_seq, follow=follow))
+
+    def last_seq(self) -> int:
+        """See `Client.last_seq`."""
+        return self._run(self._client.last_seq())
+
+
+def _end(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
