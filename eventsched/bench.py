@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import signal
 import subprocess
@@ -58,18 +57,11 @@ class BenchCluster:
 
     def spawn(self, name: str, command: str, *arguments: str) -> subprocess.Popen[bytes]:
         """Run `eventsched COMMAND ARGUMENTS` with the rights of its role."""
-        role = self.nats.options(command)
-        environment = {
-            **os.environ,
-            "EVENTSCHED_NATS": role.url,
-            "EVENTSCHED_NATS_USER": role.user,
-            "EVENTSCHED_NATS_PASSWORD": role.password,
-        }
         data = str(self.directory / name)
         with (self.directory / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "eventsched", command, "--data", data, *arguments],
-                env=environment,
+                env=self.nats.environment(command),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

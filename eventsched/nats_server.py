@@ -117,6 +117,16 @@ class NatsServer:
         """How to connect as `scheduler`, `agent`, `operator` or `sys`."""
         return LinkOptions(url=self.url, user=role, password=self._password(role))
 
+    def environment(self, role: str) -> dict[str, str]:
+        """Our own environment, with how to connect as that role."""
+        options = self.options(role)
+        return {
+            **os.environ,
+            "EVENTSCHED_NATS": options.url,
+            "EVENTSCHED_NATS_USER": options.user,
+            "EVENTSCHED_NATS_PASSWORD": options.password,
+        }
+
     def start(self, *, die_with_us: bool = True) -> None:
         """Start the process; `wait_ready` says when it answers."""
         if self.port:

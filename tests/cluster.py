@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 import subprocess
 import sys
@@ -40,14 +39,7 @@ class Cluster:
         self, name: str, command: str, *arguments: str, url: str = "", **environment: str
     ) -> subprocess.Popen[bytes]:
         """Run `eventsched COMMAND` with its role's rights; a name that ran before is started again."""
-        role = self.server.options(command)
-        variables = {
-            **os.environ,
-            "EVENTSCHED_NATS": url or role.url,
-            "EVENTSCHED_NATS_USER": role.user,
-            "EVENTSCHED_NATS_PASSWORD": role.password,
-            **environment,
-        }
+        variables = {**self.server.environment(command), **({"EVENTSCHED_NATS": url} if url else {}), **environment}
         with self.log(name).open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "eventsched", command, *arguments],

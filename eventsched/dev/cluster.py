@@ -91,17 +91,10 @@ class DevCluster:
         return [*arguments, *options.agent_arguments]
 
     def _spawn(self, name: str, command: str, arguments: list[str]) -> None:
-        role = self.nats.options(command)
-        environment = {
-            **os.environ,
-            "EVENTSCHED_NATS": role.url,
-            "EVENTSCHED_NATS_USER": role.user,
-            "EVENTSCHED_NATS_PASSWORD": role.password,
-        }
         with (self.data / f"{name}.log").open("ab") as log:
             child = subprocess.Popen(
                 [sys.executable, "-m", "eventsched", command, *arguments],
-                env=environment,
+                env=self.nats.environment(command),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -1,0 +1,417 @@
+"""Questions about jobs, nodes and the cluster, answered from a state, a history and heartbeats."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from eventsched.errors import Ambiguous, NotFound
+from eventsched.events import AbortRequested, HoldRequested
+from eventsched.heartbeat import Heartbeat, RunUsage
+from eventsched.projections.history import History
+from eventsched.projections.leader.answers import Answers
+from eventsched.projections.leader.core import SchedulerCore
+from eventsched.projections.leader.records import Records
+from eventsched.projections.leader.shell import Scheduler
+from eventsched.projections.queries import Queries
+from eventsched.projections.replica import Replica
+from eventsched.query import GetRequest, ListRequest, NodesRequest, StatsRequest
+from eventsched.resources import Resources
+from eventsched.spec import JobSpec
+from eventsched.views import JobList, JobView
+
+from ..support import FAKE, Ledger, ready
+
+KEEP = 3
+
+
+class Desk:
+    """A ledger, its history, and questions to both."""
+
+    def __init__(self, directory: Path) -> None:
+        self.ledger = ready(finished_keep=KEEP)
+        self.history = History(directory / "history.sqlite", "test.1")
+        self.queries = Queries(self.ledger.state, self.history)
+
+    def submit(self, *job_ids: str, tenant: str = "t", spec: JobSpec = FAKE) -> None:
+        """Jobs that a round has placed, if there was room."""
+        for job_id in job_ids:
+            self.ledger.submit(job_id, spec, tenant)
+        self.ledger.settle()
+        self.tell()
+
+    def finish(self, count: int = 1_000, exit_code: int = 0) -> None:
+        """End so many runs, the oldest first; what waits follows."""
+        while count and self.ledger.state.runs:
+            self.ledger.ended(next(iter(self.ledger.state.runs)), "exited", exit_code)
+            self.ledger.settle()
+            count -= 1
+        self.tell()
+
+    def ran(self, *job_ids: str, tenant: str = "t", exit_code: int = 0) -> None:
+        """Jobs that have ended; all runs have."""
+        for job_id in job_ids:
+            self.submit(job_id, tenant=tenant)
+            self.finish(exit_code=exit_code)
+
+    def tell(self) -> None:
+        """What ended goes to the history."""
+        self.history.take(self.ledger.state.changes.ended)
+        self.ledger.state.changes.ended.clear()
+        self.history.flush(self.ledger.state.seq)
+
+    def get(self, job_id: str, tenant: str = "") -> JobView:
+        """One job."""
+        return self.queries.get(GetRequest(job_id, tenant), self.ledger.state.clock_ms)
+
+    def page(self, **fields: Any) -> JobList:
+        """One page of jobs."""
+        return self.queries.list(ListRequest(**fields), self.ledger.state.clock_ms)
+
+    def ids(self, **fields: Any) -> list[str]:
+        """Job ids of one page."""
+        return [view.job_id for view in self.page(**fields).jobs]
+
+    def pages(self, between: Callable[[], None] = lambda: None, **fields: Any) -> list[str]:
+        """Job ids of all pages, from cursor to cursor."""
+        found: list[str] = []
+        cursor = ""
+        for _ in range(100):
+            answer = self.page(cursor=cursor, **fields)
+            found += [view.job_id for view in answer.jobs]
+            cursor = answer.cursor
+            if not cursor:
+                return found
+            between()
+        raise AssertionError("the pages do not come to an end")
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    made = Desk(tmp_path)
+    yield made
+    made.history.close()
+
+
+# ---- one job ------------------------------------------------------------------------------------
+
+
+def test_a_job_is_got_by_its_id_from_its_first_to_its_last_state(desk: Desk) -> None:
+    desk.ledger.submit("j")
+    assert (desk.get("j").state, desk.get("j").reason) == ("pending", "unjudged")
+    desk.ledger.settle()
+    assert (desk.get("j").state, desk.get("j").node) == ("assigned", "n1")
+    desk.ledger.started(desk.get("j").run)
+    assert (desk.get("j").state, desk.get("j").run_state) == ("running", "running")
+    desk.finish(exit_code=4)
+    in_state = desk.get("j")
+    assert (in_state.state, in_state.exit_code) == ("failed", 4)
+    desk.ran("a", "b", "c")
+    assert "t/j" not in desk.ledger.state.jobs
+    assert desk.get("j") == in_state, "the history says what the state said"
+
+
+def test_the_beginning_of_an_id_is_enough_while_it_fits_one_job(desk: Desk) -> None:
+    desk.ran("alpha-1", "beta-1", "gamma-1", "delta-1")
+    desk.submit("alpine", "train")
+    assert "t/alpha-1" not in desk.ledger.state.jobs
+    assert desk.get("alpi").job_id == "alpine"
+    assert desk.get("alph").job_id == "alpha-1", "also of one that has left the state"
+    assert desk.get("d").job_id == "delta-1", "in the state and in the history, and one job all the same"
+    with pytest.raises(Ambiguous) as raised:
+        desk.get("alp")
+    assert "t/alpha-1" in raised.value.message
+    assert "t/alpine" in raised.value.message
+
+
+def test_a_whole_id_wins_over_a_longer_one(desk: Desk) -> None:
+    desk.submit("train", "train-2")
+    assert desk.get("train").job_id == "train"
+    desk.finish()
+    desk.ran("x", "y", "z")
+    assert desk.get("train").job_id == "train"
+
+
+def test_an_id_of_two_tenants_needs_the_tenant(desk: Desk) -> None:
+    desk.ran("j", tenant="a")
+    desk.submit("j", tenant="b")
+    with pytest.raises(Ambiguous) as raised:
+        desk.get("j")
+    assert "a/j" in raised.value.message
+    assert "b/j" in raised.value.message
+    assert "--tenant" in raised.value.hint
+    assert (desk.get("j", "a").state, desk.get("j", "b").state) == ("succeeded", "assigned")
+    with pytest.raises(NotFound):
+        desk.get("j", "c")
+
+
+def test_an_unknown_id_brings_near_ones_to_mind_live_or_long_gone(desk: Desk) -> None:
+    desk.ran("train-resnet", "x", "y", "z", tenant="u")
+    desk.submit("train-vgg")
+    assert "u/train-resnet" not in desk.ledger.state.jobs
+    with pytest.raises(NotFound) as raised:
+        desk.get("train-vgh")
+    assert raised.value.message == "no job 'train-vgh'"
+    assert "did you mean train-vgg" in raised.value.hint
+    with pytest.raises(NotFound, match="no job") as raised:
+        desk.get("train-resnetx")
+    assert "train-resnet" in raised.value.hint
+    with pytest.raises(NotFound, match="no job") as raised:
+        desk.get("train-resnetx", "t")
+    assert "train-resnet" not in raised.value.hint, "not a job of another tenant"
+    with pytest.raises(NotFound, match="no job") as raised:
+        desk.get("quite-different")
+    assert "did you mean" not in raised.value.hint
+    assert "eventsched jobs" in raised.value.hint
+
+
+WAITING = {
+    "held": JobSpec(driver="fake", hold=True),
+    "dependency": JobSpec(driver="fake", after_ok=("first",)),
+    "too_big": JobSpec(driver="fake", resources=Resources(cpu_millis=64_000)),
+    "cpu": JobSpec(driver="fake", resources=Resources(cpu_millis=4_000)),
+    "gpu_model": JobSpec(driver="fake", resources=Resources(gpus=1, gpu_model="H100")),
+}
+
+
+@pytest.mark.parametrize("reason", WAITING)
+def test_a_waiting_job_says_why(desk: Desk, reason: str) -> None:
+    desk.submit("first")
+    desk.submit("j", spec=WAITING[reason])
+    view = desk.get("j")
+    assert (view.state, view.reason) == ("pending", reason)
+    assert view.detail
+    assert desk.page().jobs[0] == view, "the list says the same"
+
+
+# ---- many jobs ----------------------------------------------------------------------------------
+
+
+def test_the_list_is_newest_first_and_holds_each_job_once(desk: Desk) -> None:
+    desk.ran("j0", "j1", "j2", "j3", "j4")
+    desk.submit("j5", "j6", "j7")
+    desk.finish(1)
+    assert len(desk.ledger.state.jobs) == KEEP + 2, "ended jobs are in the state and in the history"
+    answer = desk.page()
+    assert [(view.job_id, view.state) for view in answer.jobs] == [
+        ("j7", "assigned"),
+        ("j6", "assigned"),
+        *((f"j{number}", "succeeded") for number in (5, 4, 3, 2, 1, 0)),
+    ]
+    assert (answer.cursor, answer.seq) == ("", desk.ledger.state.seq)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 5, 11, 12, 13])
+def test_pages_cover_every_job_exactly_once(desk: Desk, limit: int) -> None:
+    desk.ran(*(f"j{number:02}" for number in range(6)))
+    desk.submit(*(f"j{number:02}" for number in range(6, 12)))
+    assert desk.pages(limit=limit) == [f"j{number:02}" for number in reversed(range(12))]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 5])
+def test_pages_stay_whole_while_jobs_come_and_end_between_them(desk: Desk, limit: int) -> None:
+    desk.ran(*(f"j{number:02}" for number in range(4)))
+    desk.submit(*(f"j{number:02}" for number in range(4, 12)))
+    added: list[str] = []
+
+    def meanwhile() -> None:
+        added.append(f"new{len(added)}")
+        desk.finish(1)
+        desk.submit(added[-1])
+
+    assert desk.pages(meanwhile, limit=limit) == [f"j{number:02}" for number in reversed(range(12))]
+    assert added
+
+
+def test_a_page_has_at_least_one_job_whatever_limit_is_asked(desk: Desk) -> None:
+    desk.ran("a", "b")
+    assert desk.ids(limit=0) == ["b"]
+    assert desk.ids(limit=-7) == ["b"]
+    assert desk.ids(limit=10**9) == ["b", "a"]
+
+
+@pytest.fixture
+def mixed(desk: Desk) -> Desk:
+    """Of tenants t and u: ended well, ended badly, on n1, on n2, and waiting."""
+    desk.ledger.join("n2", cpus=16)
+    desk.ledger.settle()
+    desk.ran("ok-t")
+    desk.ran("bad-u", tenant="u", exit_code=1)
+    desk.ran("ok-u", tenant="u")
+    desk.submit("large-u", tenant="u", spec=JobSpec(driver="fake", resources=Resources(cpu_millis=8_000)))
+    desk.submit("small-t")
+    desk.submit("held-t", spec=JobSpec(driver="fake", hold=True))
+    return desk
+
+
+FILTERS: list[tuple[dict[str, Any], list[str]]] = [
+    ({}, ["held-t", "small-t", "large-u", "ok-u", "bad-u", "ok-t"]),
+    ({"tenant": "u"}, ["large-u", "ok-u", "bad-u"]),
+    ({"tenant": "nobody"}, []),
+    ({"states": ["pending"]}, ["held-t"]),
+    ({"states": ["assigned", "failed"]}, ["small-t", "large-u", "bad-u"]),
+    ({"tenant": "u", "states": ["succeeded"]}, ["ok-u"]),
+    ({"node": "n2"}, ["large-u"]),
+    ({"node": "n1"}, ["small-t", "ok-u", "bad-u", "ok-t"]),
+    ({"since_ms": -1}, ["held-t", "small-t", "large-u"]),
+    ({"since_ms": -1, "tenant": "t"}, ["held-t", "small-t"]),
+    ({"since_ms": 2**50}, ["held-t", "small-t", "large-u"]),
+]
+
+
+@pytest.mark.parametrize(("fields", "expected"), FILTERS)
+@pytest.mark.parametrize("limit", [1, 2, 100])
+def test_filters_hold_on_every_page(mixed: Desk, fields: dict[str, Any], expected: list[str], limit: int) -> None:
+    assert mixed.pages(limit=limit, **fields) == expected
+
+
+def test_since_leaves_out_what_ended_earlier(mixed: Desk) -> None:
+    moment = mixed.get("ok-u").finished_ms
+    assert mixed.ids(since_ms=moment, states=["succeeded", "failed"]) == ["ok-u"]
+
+
+# ---- arrays -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def array(desk: Desk) -> Desk:
+    """Array a of 8: member 0 has ended, 1 to 4 have runs, 5 to 7 are not reached, of which 6 is held."""
+    desk.submit("a", spec=JobSpec(driver="fake", array=8))
+    desk.ledger.ask("a", "hold_requested", HoldRequested(member=6))
+    desk.finish(1)
+    return desk
+
+
+MEMBERS = ["succeeded", "assigned", "assigned", "assigned", "assigned", "pending", "pending", "pending"]
+
+
+def test_an_array_is_one_line_in_the_list_and_its_members_are_asked_for(array: Desk) -> None:
+    assert array.ids() == ["a"]
+    assert array.get("a").members == {"succeeded": 1, "assigned": 4, "pending": 3}
+    answer = array.page(array="t/a")
+    assert [(view.job_id, view.state) for view in answer.jobs] == [(f"a.{n}", MEMBERS[n]) for n in range(8)]
+    assert array.get("a.6").reason == "held"
+    for number in range(8):
+        assert array.get(f"a.{number}").state == MEMBERS[number]
+    for unknown in ("a.8", "a.x", "b.0"):
+        with pytest.raises(NotFound):
+            array.get(unknown)
+
+
+@pytest.mark.parametrize("limit", [1, 3, 8, 100])
+def test_pages_of_members_cover_each_once_and_keep_to_filters(array: Desk, limit: int) -> None:
+    assert array.pages(array="t/a", limit=limit) == [f"a.{number}" for number in range(8)]
+    assert array.pages(array="t/a", limit=limit, states=["pending"]) == ["a.5", "a.6", "a.7"]
+    assert array.pages(array="t/a", limit=limit, states=["succeeded", "assigned"]) == [f"a.{n}" for n in range(5)]
+    assert array.pages(array="t/a", limit=limit, node="n1") == [f"a.{number}" for number in range(5)]
+
+
+def test_members_are_listed_while_and_after_their_array_leaves_the_state(array: Desk) -> None:
+    array.ledger.ask("a", "abort_requested", AbortRequested(member=6))
+    array.finish(3)
+    assert "t/a.0" not in array.ledger.state.jobs, "a member is gone, its array is live"
+    assert array.get("a.0").state == "succeeded"
+    assert len(array.ids(array="t/a")) == 8
+    array.finish()
+    array.ran("x", "y", "z")
+    assert "t/a" not in array.ledger.state.jobs
+    states = [view.state for view in array.page(array="t/a").jobs]
+    assert states == ["succeeded"] * 6 + ["aborted", "succeeded"]
+    assert array.get("a.6").state == "aborted"
+
+
+def test_members_of_what_is_no_array_are_not_found(array: Desk) -> None:
+    with pytest.raises(NotFound) as raised:
+        array.page(array="t/aa")
+    assert raised.value.message == "no array 'aa'"
+    array.ran("single")
+    assert array.ids(array="t/single") == []
+
+
+# ---- nodes and the cluster, as a scheduler answers ----------------------------------------------
+
+
+@pytest.fixture
+def scheduler(desk: Desk) -> Scheduler:
+    """As much of a scheduler as its answers need."""
+    records = Records(cast(Any, None))
+    records.history = desk.history
+
+    async def folded(min_seq: int) -> None:
+        assert desk.ledger.state.seq >= min_seq
+
+    core = SchedulerCore("s9", desk.ledger.state)
+    stand_in = SimpleNamespace(core=core, records=records, replica=Replica(core.state), beats={}, folded=folded)
+    return cast(Scheduler, stand_in)
+
+
+async def test_nodes_are_listed_in_order_and_an_unknown_one_names_the_known(desk: Desk, scheduler: Scheduler) -> None:
+    for node in ("n3", "n2"):
+        desk.ledger.join(node, cpus=8, gpus=("A100",))
+    desk.ledger.settle()
+    desk.submit("j", spec=JobSpec(driver="fake", resources=Resources(cpu_millis=3_000, gpus=1)))
+    answers = Answers(scheduler)
+    views = await answers.nodes(NodesRequest())
+    assert [view.node for view in views] == ["n1", "n2", "n3"]
+    chosen = desk.get("j").node
+    (view,) = await answers.nodes(NodesRequest(chosen))
+    assert view.capacity == {"cpu_millis": 8_000, "memory_bytes": 8 << 30, "gpus": {"A100": 1}}
+    assert view.free == {"cpu_millis": 5_000, "memory_bytes": 8 << 30, "gpus": {"A100": 0}}
+    assert [(run["job_id"], run["cpu_millis"]) for run in view.runs] == [("j", 3_000)]
+    with pytest.raises(NotFound) as raised:
+        await answers.nodes(NodesRequest("n4"))
+    assert "n1, n2, n3" in raised.value.hint
+
+
+async def test_a_node_shows_the_heartbeat_of_its_present_session_only(desk: Desk, scheduler: Scheduler) -> None:
+    session = desk.ledger.state.nodes["n1"].session
+    beat = Heartbeat(session, cpu_percent=12.5, memory_used_bytes=99, runs={"7": RunUsage(50.0, 1)})
+    scheduler.beats["n1"] = (time.monotonic_ns() // 1_000_000, beat)
+    answers = Answers(scheduler)
+    (view,) = await answers.nodes(NodesRequest("n1"))
+    assert (view.cpu_percent, view.memory_used_bytes) == (12.5, 99)
+    assert view.usage == {"7": {"cpu_percent": 50.0, "memory_bytes": 1}}
+    assert view.heartbeat_age_ms is not None
+    desk.ledger.join()
+    desk.ledger.settle()
+    (view,) = await answers.nodes(NodesRequest("n1"))
+    assert (view.cpu_percent, view.heartbeat_age_ms, view.usage) == (None, None, {})
+
+
+async def test_stats_count_jobs_and_members_once(array: Desk, scheduler: Scheduler) -> None:
+    array.submit("held", spec=JobSpec(driver="fake", hold=True))
+    stats = await Answers(scheduler).stats(StatsRequest())
+    assert stats.jobs == {"assigned": 4, "pending": 4}, "the array itself is no job"
+    assert stats.ended == {"succeeded": 1}
+    assert (stats.runs, stats.nodes, stats.leader, stats.answered_by) == (4, {"ready": 1}, "s1", "s9")
+    assert (stats.capacity["cpu_millis"], stats.free["cpu_millis"]) == (4_000, 0)
+    assert (stats.history, stats.digest_mismatches) == ("complete", 0)
+    array.finish()
+    array.ledger.ask("held", "abort_requested", AbortRequested())
+    stats = await Answers(scheduler).stats(StatsRequest())
+    assert (stats.jobs, stats.runs, stats.free["cpu_millis"]) == ({"pending": 1}, 0, 4_000), "a.6 is held"
+
+
+async def test_stats_say_what_is_wrong_with_this_scheduler(desk: Desk, scheduler: Scheduler) -> None:
+    scheduler.replica.mismatches.append((5, "ours", "theirs"))
+    assert desk.history.start(1_000) == 1_000
+    stats = await Answers(scheduler).stats(StatsRequest())
+    assert (stats.digest_mismatches, stats.history) == (1, "being rebuilt up to sequence 1000")
+
+
+async def test_an_answer_finds_what_ended_a_moment_ago(desk: Desk, scheduler: Scheduler) -> None:
+    """Noted for the history and not written yet: it is written before the question is answered."""
+    desk.ran("old")
+    for job_id in ("a", "b", "c"):
+        desk.ledger.submit(job_id)
+        desk.ledger.settle()
+        desk.ledger.ended(desk.ledger.job(job_id).run)
+    scheduler.records.take(desk.ledger.state.changes.ended)
+    assert desk.ids() == ["old"]
+    answer = await Answers(scheduler).list(ListRequest())
+    assert [view.job_id for view in answer.jobs] == ["c", "b", "a", "old"]
