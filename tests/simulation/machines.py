@@ -20,7 +20,7 @@ from eventsched.agents.effects import (
     StopRun,
     WatchRun,
 )
-from eventsched.events import NodeJoined, RunAssigned
+from eventsched.events import NodeJoined, NodeLeft, RunAssigned, RunEnded
 from eventsched.log.port import AppendError, Outgoing
 from eventsched.recorded import Recorded
 from eventsched.resources import Capacity
@@ -226,6 +226,24 @@ class SimAgent:
         else:
             self.world.after(50, self._begin)
 
+    # ---- leaving --------------------------------------------------------------------------------
+
+    def leave(self) -> None:
+        """Go in good order: say so, stop what runs, report it, say goodbye; another agent comes later."""
+        core = self.core
+        if core is not None and core.session and not core.over and not core.leaving:
+            self._do(core.leave())
+            self._say_goodbye()
+
+    def _say_goodbye(self) -> None:
+        core = self.core
+        if self.dead or core is None or core.over or not core.leaving:
+            return
+        if core.runs or self.outbox or self._frozen():
+            self.world.after(50, self._say_goodbye)
+        else:
+            self._do([Announce(NodeLeft(session=core.session))])
+
     # ---- loops ----------------------------------------------------------------------------------
 
     def read(self) -> None:
@@ -299,7 +317,10 @@ class SimAgent:
                     self._flush()
                 case SessionOver():
                     self._over(effect)
-                case FinishRun() | Announce():
+                case Announce():
+                    self.outbox.append(Outgoing(subjects.node(self.machine.node), codec.encode(effect.event)))
+                    self._flush()
+                case FinishRun():
                     pass
 
     def _later(self, action: object) -> None:
@@ -362,7 +383,11 @@ class SimAgent:
             del self.outbox[: len(batch)]
             for message in batch:
                 event = codec.decode(message.subject, message.payload)
-                self._do(core.stored(event))  # type: ignore[arg-type]
+                if isinstance(event, NodeLeft):
+                    self.machine.kill_agent()
+                    return
+                if isinstance(event, RunEnded):
+                    self._do(core.stored(event))
             self._flush()
 
         self.world.append(batch, None, self.machine.reachable, done)

@@ -34,6 +34,7 @@ from .world import Faults, Sabotage, World
 TROUBLE_MS = 25_000
 PEACE_MS = 240_000
 SCHEDULERS, MACHINES = 2, 5
+TROUBLES = ("kill s", "pause s", "cut s", "kill a", "pause a", "cut a", "leave a", "drain", "garbage")
 
 
 class Story:
@@ -136,7 +137,9 @@ class Story:
             when = world.now_ms + pick.randrange(1_000, TROUBLE_MS - 1_000)
             scheduler, machine = pick.choice(self.schedulers), pick.choice(self.machines)
             long = pick.randrange(300, 9_000)
-            trouble = pick.choice(("kill s", "pause s", "cut s", "kill a", "pause a", "cut a", "drain", "garbage"))
+            trouble = pick.choice(
+                ("kill s", "pause s", "cut s", "kill a", "pause a", "cut a", "leave a", "drain", "garbage")
+            )
             world.at(when, lambda t=trouble, s=scheduler, m=machine, n=long: self._trouble(t, s, m, n))
 
     def _trouble(self, kind: str, scheduler: SimScheduler, machine: Machine, long_ms: int) -> None:
@@ -152,6 +155,8 @@ class Story:
                 machine.kill_agent()
             case "pause a" if machine.agent is not None:
                 machine.agent.paused_until = now + long_ms
+            case "leave a" if machine.agent is not None:
+                machine.agent.leave()
             case "cut a":
                 machine.cut_until = now + long_ms
             case "drain":

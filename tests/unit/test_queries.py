@@ -25,7 +25,7 @@ from eventsched.resources import Resources
 from eventsched.spec import JobSpec
 from eventsched.views import JobList, JobView
 
-from ..support import FAKE, Ledger, ready
+from ..support import FAKE, ready
 
 KEEP = 3
 
@@ -54,31 +54,25 @@ class Desk:
         self.tell()
 
     def ran(self, *job_ids: str, tenant: str = "t", exit_code: int = 0) -> None:
-        """Jobs that have ended; all runs have."""
         for job_id in job_ids:
             self.submit(job_id, tenant=tenant)
             self.finish(exit_code=exit_code)
 
     def tell(self) -> None:
-        """What ended goes to the history."""
         self.history.take(self.ledger.state.changes.ended)
         self.ledger.state.changes.ended.clear()
         self.history.flush(self.ledger.state.seq)
 
     def get(self, job_id: str, tenant: str = "") -> JobView:
-        """One job."""
         return self.queries.get(GetRequest(job_id, tenant), self.ledger.state.clock_ms)
 
     def page(self, **fields: Any) -> JobList:
-        """One page of jobs."""
         return self.queries.list(ListRequest(**fields), self.ledger.state.clock_ms)
 
     def ids(self, **fields: Any) -> list[str]:
-        """Job ids of one page."""
         return [view.job_id for view in self.page(**fields).jobs]
 
     def pages(self, between: Callable[[], None] = lambda: None, **fields: Any) -> list[str]:
-        """Job ids of all pages, from cursor to cursor."""
         found: list[str] = []
         cursor = ""
         for _ in range(100):
@@ -125,8 +119,7 @@ def test_the_beginning_of_an_id_is_enough_while_it_fits_one_job(desk: Desk) -> N
     assert desk.get("d").job_id == "delta-1", "in the state and in the history, and one job all the same"
     with pytest.raises(Ambiguous) as raised:
         desk.get("alp")
-    assert "t/alpha-1" in raised.value.message
-    assert "t/alpine" in raised.value.message
+    assert sorted(raised.value.message.partition(": ")[2].split(", ")) == ["t/alpha-1", "t/alpine"]
 
 
 def test_a_whole_id_wins_over_a_longer_one(desk: Desk) -> None:
@@ -142,8 +135,7 @@ def test_an_id_of_two_tenants_needs_the_tenant(desk: Desk) -> None:
     desk.submit("j", tenant="b")
     with pytest.raises(Ambiguous) as raised:
         desk.get("j")
-    assert "a/j" in raised.value.message
-    assert "b/j" in raised.value.message
+    assert raised.value.message == "'j' fits several jobs: a/j, b/j"
     assert "--tenant" in raised.value.hint
     assert (desk.get("j", "a").state, desk.get("j", "b").state) == ("succeeded", "assigned")
     with pytest.raises(NotFound):
@@ -154,20 +146,16 @@ def test_an_unknown_id_brings_near_ones_to_mind_live_or_long_gone(desk: Desk) ->
     desk.ran("train-resnet", "x", "y", "z", tenant="u")
     desk.submit("train-vgg")
     assert "u/train-resnet" not in desk.ledger.state.jobs
-    with pytest.raises(NotFound) as raised:
-        desk.get("train-vgh")
-    assert raised.value.message == "no job 'train-vgh'"
-    assert "did you mean train-vgg" in raised.value.hint
-    with pytest.raises(NotFound, match="no job") as raised:
-        desk.get("train-resnetx")
-    assert "train-resnet" in raised.value.hint
-    with pytest.raises(NotFound, match="no job") as raised:
-        desk.get("train-resnetx", "t")
-    assert "train-resnet" not in raised.value.hint, "not a job of another tenant"
-    with pytest.raises(NotFound, match="no job") as raised:
-        desk.get("quite-different")
-    assert "did you mean" not in raised.value.hint
-    assert "eventsched jobs" in raised.value.hint
+
+    def hint(job_id: str, tenant: str = "") -> str:
+        with pytest.raises(NotFound, match=f"no job '{job_id}'") as raised:
+            desk.get(job_id, tenant)
+        return raised.value.hint
+
+    assert "did you mean train-vgg" in hint("train-vgh")
+    assert "train-resnet" in hint("train-resnetx")
+    assert "train-resnet" not in hint("train-resnetx", "t"), "not a job of another tenant"
+    assert hint("quite-different") == "`eventsched jobs --all` lists all jobs"
 
 
 WAITING = {
@@ -243,7 +231,7 @@ def mixed(desk: Desk) -> Desk:
     desk.ran("ok-t")
     desk.ran("bad-u", tenant="u", exit_code=1)
     desk.ran("ok-u", tenant="u")
-    desk.submit("large-u", tenant="u", spec=JobSpec(driver="fake", resources=Resources(cpu_millis=8_000)))
+    desk.submit("large-u", tenant="u", spec=JobSpec(driver="fake", resources=Resources(cpu_millis=16_000)))
     desk.submit("small-t")
     desk.submit("held-t", spec=JobSpec(driver="fake", hold=True))
     return desk
@@ -268,11 +256,8 @@ FILTERS: list[tuple[dict[str, Any], list[str]]] = [
 @pytest.mark.parametrize("limit", [1, 2, 100])
 def test_filters_hold_on_every_page(mixed: Desk, fields: dict[str, Any], expected: list[str], limit: int) -> None:
     assert mixed.pages(limit=limit, **fields) == expected
-
-
-def test_since_leaves_out_what_ended_earlier(mixed: Desk) -> None:
-    moment = mixed.get("ok-u").finished_ms
-    assert mixed.ids(since_ms=moment, states=["succeeded", "failed"]) == ["ok-u"]
+    ended = {"since_ms": mixed.get("ok-u").finished_ms, "states": ["succeeded", "failed"]}
+    assert mixed.pages(limit=limit, **ended) == ["ok-u"], "what ended earlier is left out"
 
 
 # ---- arrays -------------------------------------------------------------------------------------
@@ -296,8 +281,7 @@ def test_an_array_is_one_line_in_the_list_and_its_members_are_asked_for(array: D
     answer = array.page(array="t/a")
     assert [(view.job_id, view.state) for view in answer.jobs] == [(f"a.{n}", MEMBERS[n]) for n in range(8)]
     assert array.get("a.6").reason == "held"
-    for number in range(8):
-        assert array.get(f"a.{number}").state == MEMBERS[number]
+    assert [array.get(f"a.{number}").state for number in range(8)] == MEMBERS
     for unknown in ("a.8", "a.x", "b.0"):
         with pytest.raises(NotFound):
             array.get(unknown)
@@ -326,9 +310,8 @@ def test_members_are_listed_while_and_after_their_array_leaves_the_state(array: 
 
 
 def test_members_of_what_is_no_array_are_not_found(array: Desk) -> None:
-    with pytest.raises(NotFound) as raised:
+    with pytest.raises(NotFound, match="no array 'aa'"):
         array.page(array="t/aa")
-    assert raised.value.message == "no array 'aa'"
     array.ran("single")
     assert array.ids(array="t/single") == []
 
@@ -363,7 +346,7 @@ async def test_nodes_are_listed_in_order_and_an_unknown_one_names_the_known(desk
     assert view.capacity == {"cpu_millis": 8_000, "memory_bytes": 8 << 30, "gpus": {"A100": 1}}
     assert view.free == {"cpu_millis": 5_000, "memory_bytes": 8 << 30, "gpus": {"A100": 0}}
     assert [(run["job_id"], run["cpu_millis"]) for run in view.runs] == [("j", 3_000)]
-    with pytest.raises(NotFound) as raised:
+    with pytest.raises(NotFound, match="no node 'n4'") as raised:
         await answers.nodes(NodesRequest("n4"))
     assert "n1, n2, n3" in raised.value.hint
 
