@@ -264,7 +264,8 @@ async def test_a_stored_message_that_lost_its_answer_is_told_from_a_strangers() 
 
 
 async def test_a_writer_that_never_gives_up_outlasts_a_long_absence() -> None:
-    log = ScriptedLog(*["down"] * 30)
+    down: list[Answer] = ["down"] * 30
+    log = ScriptedLog(*down)
     writer = GatheringWriter(log)
     assert await writer.put(_out(0)) == 1
     assert len(log.attempts) == 31

@@ -103,11 +103,11 @@ def test_a_job_is_got_by_its_id_from_its_first_to_its_last_state(desk: Desk) -> 
     desk.ledger.started(desk.get("j").run)
     assert (desk.get("j").state, desk.get("j").run_state) == ("running", "running")
     desk.finish(exit_code=4)
-    in_state = desk.get("j")
-    assert (in_state.state, in_state.exit_code) == ("failed", 4)
+    last = desk.get("j")
+    assert (last.state, last.exit_code) == ("failed", 4)
     desk.ran("a", "b", "c")
     assert "t/j" not in desk.ledger.state.jobs
-    assert desk.get("j") == in_state, "the history says what the state said"
+    assert desk.get("j") == last, "the history says what the state said"
 
 
 def test_the_beginning_of_an_id_is_enough_while_it_fits_one_job(desk: Desk) -> None:
@@ -218,8 +218,7 @@ def test_pages_stay_whole_while_jobs_come_and_end_between_them(desk: Desk, limit
 
 def test_a_page_has_at_least_one_job_whatever_limit_is_asked(desk: Desk) -> None:
     desk.ran("a", "b")
-    assert desk.ids(limit=0) == ["b"]
-    assert desk.ids(limit=-7) == ["b"]
+    assert desk.ids(limit=0) == desk.ids(limit=-7) == ["b"]
     assert desk.ids(limit=10**9) == ["b", "a"]
 
 
@@ -256,7 +255,7 @@ FILTERS: list[tuple[dict[str, Any], list[str]]] = [
 @pytest.mark.parametrize("limit", [1, 2, 100])
 def test_filters_hold_on_every_page(mixed: Desk, fields: dict[str, Any], expected: list[str], limit: int) -> None:
     assert mixed.pages(limit=limit, **fields) == expected
-    ended = {"since_ms": mixed.get("ok-u").finished_ms, "states": ["succeeded", "failed"]}
+    ended: dict[str, Any] = {"since_ms": mixed.get("ok-u").finished_ms, "states": ["succeeded", "failed"]}
     assert mixed.pages(limit=limit, **ended) == ["ok-u"], "what ended earlier is left out"
 
 
