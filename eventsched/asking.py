@@ -8,9 +8,11 @@ from typing import Any, TypeVar
 import msgspec
 import nats.errors
 
-from eventsched import query
+from eventsched import codec, query
 from eventsched.errors import Ambiguous, EventschedError, NoScheduler, NotFound, WaitTimeout
+from eventsched.events import PolicyJudged
 from eventsched.log.link import Link
+from eventsched.log.port import EventLog
 
 ATTEMPTS = 16
 HEDGE_S = 0.5
@@ -63,6 +65,27 @@ class Asker:
             return await self._link.guard(subject, self._link.client.request(subject, payload, timeout=timeout_s))
         except (TimeoutError, nats.errors.Error):
             return None
+
+
+async def policy_answer(log: EventLog, request: int, timeout_s: float) -> int:
+    """Sequence of the leader's answer to the `policy_set` at sequence `request`.
+
+    Raises EventschedError when it was refused, NoScheduler when nobody answers in time.
+    """
+    feed = log.read(request, ["ev.decide.policy_judged"])
+    try:
+        async with asyncio.timeout(timeout_s):
+            while True:
+                for entry in await feed.get(1):
+                    event = codec.decode(entry.subject, entry.payload)
+                    if isinstance(event, PolicyJudged) and event.request == request:
+                        if event.refused:
+                            raise EventschedError(event.refused, "see `eventsched policy list`")
+                        return int(entry.seq)
+    except TimeoutError:
+        raise NoScheduler("no scheduler has answered yet", "the request is in the log, and will be judged") from None
+    finally:
+        await feed.close()
 
 
 def _refusal(reply: Any) -> EventschedError:

@@ -18,7 +18,7 @@ from typing import Any, Self
 import msgspec
 
 from eventsched import codec, query, subjects
-from eventsched.asking import HEDGE_S, Asker
+from eventsched.asking import HEDGE_S, Asker, policy_answer
 from eventsched.errors import (
     DuplicateJob,
     EventschedError,
@@ -35,8 +35,10 @@ from eventsched.events import (
     NodeCordoned,
     NodeDrained,
     NodeUncordoned,
+    PolicySet,
     ReleaseRequested,
     RequeueRequested,
+    TenantSet,
 )
 from eventsched.ids import ID_RULE, is_id, split_member
 from eventsched.log.gather import GatheringWriter
@@ -50,7 +52,7 @@ from eventsched.recorded import Recorded
 from eventsched.settings import DEFAULT_TENANT, link_options
 from eventsched.spec import JobSpec, problems
 from eventsched.stories import follow_events
-from eventsched.views import JobList, JobView, NodeView, Stats
+from eventsched.views import JobList, JobView, NodeView, PolicyView, Stats, TenantView
 from eventsched.wire import Event
 
 WAIT_WINDOW_S = 2.0
@@ -59,6 +61,8 @@ STORE_LIMIT_PERCENT = 90
 STORE_CHECK_S = 10.0
 
 NodeViews = list[NodeView]
+PolicyViews = list[PolicyView]
+TenantViews = list[TenantView]
 
 
 class Submitted(msgspec.Struct, frozen=True):
@@ -229,15 +233,16 @@ class Client:
     async def _node_id(self, node: str) -> str:
         return (await self.node(node)).node
 
-    async def _administer(self, kind: str, event: Event) -> None:
-        await self._write(subjects.admin(kind), event)
+    async def _administer(self, kind: str, event: Event) -> int:
+        return await self._write(subjects.admin(kind), event)
 
-    async def _write(self, subject: str, event: Event) -> None:
+    async def _write(self, subject: str, event: Event) -> int:
         try:
             seq = await self._writer.put(Outgoing(subject, codec.encode(event), msg_id=new_ulid()))
         except Denied as error:
             raise PermissionDenied(error.message, error.hint) from error
         self._written = max(self._written, seq)
+        return seq
 
     # ---- reading ------------------------------------------------------------------------------
 
@@ -276,6 +281,30 @@ class Client:
     async def node(self, node: str) -> NodeView:
         """One node. Raises NotFound."""
         return (await self._ask(query.NODES, query.NodesRequest(node, self._written), NodeViews))[0]
+
+    async def policies(self) -> Sequence[PolicyView]:
+        """All policies, by name; the current one with its parameters."""
+        return await self._ask(query.POLICIES, query.PoliciesRequest(self._written), PolicyViews)
+
+    async def set_policy(self, name: str, **params: int | str) -> PolicyView:
+        """Let another policy decide from now on. Raises EventschedError with the reason if it is refused."""
+        request = await self._administer("policy_set", PolicySet(name=name, params=params))
+        self._written = max(self._written, await policy_answer(self.log, request, WRITE_TIMEOUT_S))
+        return next(view for view in await self.policies() if view.current)
+
+    async def tenants(self) -> Sequence[TenantView]:
+        """All tenants that have limits, runs or waiting jobs."""
+        return await self._ask(query.TENANTS, query.TenantsRequest(self._written), TenantViews)
+
+    async def set_tenant(self, tenant: str, **limits: Any) -> None:
+        """Set a tenant's weight and limits (see `TenantSet`), in place of those it had."""
+        if tenant != "*" and not is_id(tenant):
+            raise InvalidSpec(f"tenant {tenant[:80]!r} is not an id", ID_RULE)
+        try:
+            event = msgspec.convert({"tenant": tenant, **limits}, TenantSet)
+        except msgspec.ValidationError as error:
+            raise InvalidSpec(str(error), "limits are integers, or absent") from error
+        await self._administer("tenant_set", event)
 
     async def stats(self) -> Stats:
         """The cluster in numbers."""

@@ -3,6 +3,7 @@
     eventsched.get    GetRequest   -> JobView        eventsched.nodes  NodesRequest -> [NodeView]
     eventsched.list   ListRequest  -> JobList        eventsched.stats  StatsRequest -> Stats
     eventsched.wait   WaitRequest  -> JobView, once it has ended or the time is up
+    eventsched.policies  PoliciesRequest -> [PolicyView]    eventsched.tenants  TenantsRequest -> [TenantView]
 
 JSON both ways. Any scheduler answers, leader or not; `min_seq` makes it wait until it has folded
 that sequence, so that a client reads its own writes. Errors come in the service headers.
@@ -18,6 +19,8 @@ LIST = f"{SERVICE}.list"
 WAIT = f"{SERVICE}.wait"
 NODES = f"{SERVICE}.nodes"
 STATS = f"{SERVICE}.stats"
+POLICIES = f"{SERVICE}.policies"
+TENANTS = f"{SERVICE}.tenants"
 
 PAGE_MAX = 500
 WAIT_MAX_MS = 20_000
@@ -64,6 +67,18 @@ class NodesRequest(Struct, forbid_unknown_fields=True, omit_defaults=True):
     """All nodes, or one."""
 
     node: str = ""
+    min_seq: int = 0
+
+
+class PoliciesRequest(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """All policies the scheduler knows, the current one with its parameters."""
+
+    min_seq: int = 0
+
+
+class TenantsRequest(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """All tenants that have limits, runs or waiting jobs."""
+
     min_seq: int = 0
 
 

@@ -30,6 +30,7 @@ REASONS: dict[str, str] = {
     "gpu_model": "no node has this GPU model",
     "resources": "no node has all it asks for free at once",
     "too_big": "no node is large enough, even when empty",
+    "quota": "its tenant holds as much as it may",
     "turn": "it fits; others are ahead, or its round is under way",
     "node_unknown": "its node is cut off and nobody can say whether it still runs",
     # how a job or run ended

@@ -21,7 +21,7 @@ from eventsched.outputs import OutputChunk
 from eventsched.recorded import Recorded
 from eventsched.settings import DEFAULT_TENANT
 from eventsched.spec import JobSpec
-from eventsched.views import JobView, NodeView, Stats
+from eventsched.views import JobView, NodeView, PolicyView, Stats, TenantView
 
 T = TypeVar("T")
 
@@ -148,6 +148,22 @@ class SyncClient:
     def node(self, node: str) -> NodeView:
         """See `Client.node`."""
         return self._run(self._client.node(node))
+
+    def policies(self) -> Sequence[PolicyView]:
+        """See `Client.policies`."""
+        return self._run(self._client.policies())
+
+    def set_policy(self, name: str, **params: int | str) -> PolicyView:
+        """See `Client.set_policy`."""
+        return self._run(self._client.set_policy(name, **params))
+
+    def tenants(self) -> Sequence[TenantView]:
+        """See `Client.tenants`."""
+        return self._run(self._client.tenants())
+
+    def set_tenant(self, tenant: str, **limits: Any) -> None:
+        """See `Client.set_tenant`."""
+        self._run(self._client.set_tenant(tenant, **limits))
 
     def stats(self) -> Stats:
         """See `Client.stats`."""

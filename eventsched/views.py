@@ -127,6 +127,34 @@ class NodeView(_View, kw_only=True):
         return f"<Node {self.node} {self.state} free: {free}, {memory}>"
 
 
+class PolicyView(_View, kw_only=True):
+    """A policy: what it is made of, and with which parameters. current: it decides now."""
+
+    name: str
+    version: int
+    summary: str
+    ties: str
+    params: dict[str, Any]
+    current: bool = False
+    stages: dict[str, str] = field(default_factory=dict)
+
+
+class TenantView(_View, kw_only=True):
+    """A tenant: weight, limits (absent = unlimited), and what its runs hold.
+
+    share_ppm: its dominant share of the cluster in millionths. own_limits: it has limits of its own,
+    not those of "*". waiting: its jobs without a run.
+    """
+
+    tenant: str
+    weight: int
+    limits: dict[str, int]
+    held: dict[str, int]
+    share_ppm: int = 0
+    waiting: int = 0
+    own_limits: bool = False
+
+
 class Stats(_View, kw_only=True):
     """The cluster in numbers.
 

@@ -10,6 +10,7 @@ from eventsched.projections.cluster.arrays import member_key
 from eventsched.projections.cluster.state import TERMINAL, ClusterState, Job
 from eventsched.projections.history import History
 from eventsched.projections.scheduling.fleet import Fleet
+from eventsched.projections.scheduling.usage import Usage
 from eventsched.projections.scheduling.waiting import why_waiting
 from eventsched.projections.views.present import job_view, unreached_member
 from eventsched.query import PAGE_MAX, GetRequest, ListRequest
@@ -26,22 +27,22 @@ class Queries:
     def __init__(self, state: ClusterState, history: History | None) -> None:
         self._state = state
         self._history = history
-        self._fleet: Fleet | None = None
-        self._fleet_seq = -1
+        self._caches: tuple[Fleet, Usage] | None = None
+        self._caches_seq = -1
 
     def view(self, job: Job, now_ms: int) -> JobView:
         """A live job, with the reason it waits for now."""
         view = job_view(self._state, job)
-        why = why_waiting(self._state, self._current_fleet(), job, now_ms)
+        why = why_waiting(self._state, *self._current(), job, now_ms)
         if why is not None and (job.array is None or view.members.get("pending")):
             view.reason, view.detail = why
         return view
 
-    def _current_fleet(self) -> Fleet:
-        if self._fleet is None or self._fleet_seq != self._state.seq:
-            self._fleet = Fleet(self._state)
-            self._fleet_seq = self._state.seq
-        return self._fleet
+    def _current(self) -> tuple[Fleet, Usage]:
+        if self._caches is None or self._caches_seq != self._state.seq:
+            self._caches = Fleet(self._state), Usage(self._state)
+            self._caches_seq = self._state.seq
+        return self._caches
 
     # ---- one job ------------------------------------------------------------------------------
 

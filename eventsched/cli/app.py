@@ -55,6 +55,17 @@ BENCHES = {
     "docker": "eventsched.agents.bench:docker",
     "process": "eventsched.agents.bench:process",
 }
+POLICIES = {
+    "list": "eventsched.cli.policy:policy_list",
+    "show": "eventsched.cli.policy:policy_show",
+    "set": "eventsched.cli.policy:policy_set",
+}
+TENANTS = {
+    "list": "eventsched.cli.policy:tenant_list",
+    "show": "eventsched.cli.policy:tenant_show",
+    "set": "eventsched.cli.policy:tenant_set",
+    "remove": "eventsched.cli.policy:tenant_remove",
+}
 REPLAYS = {"digest": "eventsched.projections.cli:digest"}
 
 
@@ -68,14 +79,17 @@ def build(arguments: list[str]) -> App:
         help_format="plaintext",
         default_parameter=Parameter(negative=(), show_default=_worth_showing),
     )
-    bench = App(name="bench", help="Measure this machine: each prints one JSON object.", group=SERVE)
-    replay = App(name="replay", help="Fold the log again, here and now.", group=CLUSTER)
     for group, verbs in VERBS.items():
         _mount(app, verbs, listed=not arguments or arguments[0].startswith("-"), group=group)
-    _mount(bench, BENCHES, listed=arguments[:1] == ["bench"])
-    _mount(replay, REPLAYS, listed=arguments[:1] == ["replay"])
-    app.command(bench)
-    app.command(replay)
+    for name, text, group, commands in (
+        ("policy", "Which policy decides, and with which parameters.", CLUSTER, POLICIES),
+        ("tenant", "What tenants may hold, and what they hold.", CLUSTER, TENANTS),
+        ("replay", "Fold the log again, here and now.", CLUSTER, REPLAYS),
+        ("bench", "Measure this machine: each prints one JSON object.", SERVE, BENCHES),
+    ):
+        sub = App(name=name, help=text, group=group)
+        _mount(sub, commands, listed=arguments[:1] == [name])
+        app.command(sub)
     return app
 
 

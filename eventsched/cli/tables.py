@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -11,7 +11,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 
 from eventsched.units import format_bytes, format_cpus, format_ms
-from eventsched.views import JobView, NodeView, Stats
+from eventsched.views import JobView, NodeView, PolicyView, Stats, TenantView
 
 COLOURS = {
     "pending": "yellow",
@@ -204,3 +204,49 @@ def stats_block(stats: Stats) -> Table:
     for name, value in rows:
         table.add_row(name, value)
     return table
+
+
+def policies_table(views: Sequence[PolicyView]) -> Table:
+    """All policies."""
+    table = _plain("", "POLICY", "PARAMETERS", "WHAT IT DOES")
+    for view in views:
+        params = " ".join(f"{name}={value}" for name, value in view.params.items())
+        table.add_row("*" if view.current else "", f"{view.name}/{view.version}", params, view.summary)
+    return table
+
+
+def policy_block(view: PolicyView) -> Table:
+    """One policy, stage by stage."""
+    table = _plain("", "")
+    table.show_header = False
+    rows = [("policy", f"{view.name}/{view.version}" + (" (decides now)" if view.current else "")), ("", view.summary)]
+    rows += [(stage, f"{view.params.get(stage, '')}: {text}") for stage, text in view.stages.items()]
+    rows += [(name, str(value)) for name, value in view.params.items() if name not in view.stages]
+    for name, text in [*rows, ("ties", view.ties)]:
+        table.add_row(name, text)
+    return table
+
+
+def tenants_table(views: Sequence[TenantView]) -> Table:
+    """Tenants: held of limit, kind by kind."""
+    table = _plain("TENANT", "WEIGHT", "RUNS", "CPUS", "MEMORY", "GPUS", "SHARE", "WAITING", "LIMITS FROM")
+    for view in views:
+        models = [kind for kind in {**view.limits, **view.held} if kind.startswith("gpu:")]
+        gpus = [_of(view, "gpus", str), *(f"{kind[4:].upper()} {_of(view, kind, str)}" for kind in sorted(models))]
+        table.add_row(
+            view.tenant,
+            str(view.weight),
+            _of(view, "runs", str),
+            _of(view, "cpu_millis", format_cpus),
+            _of(view, "memory_bytes", format_bytes),
+            ", ".join(gpus),
+            f"{view.share_ppm / 10_000:.1f} %",
+            str(view.waiting),
+            "its own" if view.own_limits else ("*" if view.limits else "-"),
+        )
+    return table
+
+
+def _of(view: TenantView, kind: str, form: Callable[[int], str]) -> str:
+    held = form(view.held.get(kind, 0))
+    return f"{held} of {form(view.limits[kind])}" if kind in view.limits else held

@@ -11,6 +11,7 @@ from eventsched.events.admin import (
     NodeDrained,
     NodeUncordoned,
     PolicySet,
+    TenantSet,
     TimersSet,
 )
 from eventsched.events.decisions import (
@@ -72,6 +73,7 @@ __all__ = [
     "Owed",
     "PolicyJudged",
     "PolicySet",
+    "TenantSet",
     "Rejection",
     "ReleaseRequested",
     "RequeueRequested",

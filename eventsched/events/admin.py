@@ -54,6 +54,26 @@ class PolicySet(ClientEvent, frozen=True, kw_only=True, omit_defaults=True):
     by: str = ""
 
 
+class TenantSet(ClientEvent, frozen=True, kw_only=True, omit_defaults=True):
+    """A tenant's weight and limits on what its runs hold at a time; replaces what was set before.
+
+    tenant: an id, or "*" for every tenant that has no limits of its own.
+    cpu_millis, memory_bytes, gpus, runs: limits; null = unlimited. gpu_models: limits by model.
+    weight: for fair sharing; a tenant of weight 2 may hold twice as much.
+    removed: it has no limits of its own any more.
+    """
+
+    tenant: str
+    cpu_millis: Int | None = None
+    memory_bytes: Int | None = None
+    gpus: Int | None = None
+    gpu_models: dict[str, Int] = field(default_factory=dict)
+    runs: Int | None = None
+    weight: Int = 1
+    removed: bool = False
+    by: str = ""
+
+
 class NodeCordoned(ClientEvent, frozen=True, kw_only=True, omit_defaults=True):
     """No new runs on this node."""
 

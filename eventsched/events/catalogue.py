@@ -25,6 +25,7 @@ ADMIN_KINDS: dict[str, type[Event]] = {
     "timers_set": admin.TimersSet,
     "clock_set": admin.ClockSet,
     "policy_set": admin.PolicySet,
+    "tenant_set": admin.TenantSet,
     "node_cordoned": admin.NodeCordoned,
     "node_uncordoned": admin.NodeUncordoned,
     "node_drained": admin.NodeDrained,
@@ -147,6 +148,7 @@ EXAMPLES: tuple[tuple[str, Event], ...] = (
     ("ev.admin.node_uncordoned", admin.NodeUncordoned(node="n1", by="ops")),
     ("ev.admin.node_drained", admin.NodeDrained(node="n1", deadline_ms=3600000, by="ops")),
     ("ev.admin.policy_set", admin.PolicySet(name="first-fit", by="ops")),
+    ("ev.admin.tenant_set", admin.TenantSet(tenant="acme", gpu_models={"A100": 4}, runs=100, weight=2, by="ops")),
     (
         "ev.decide.policy_judged",
         decisions.PolicyJudged(

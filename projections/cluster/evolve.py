@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from eventsched import events as e
-from eventsched.projections.cluster import jobs, nodes, runs
+from eventsched.projections.cluster import jobs, nodes, runs, tenants
 from eventsched.projections.cluster.anomalies import anomaly
 from eventsched.projections.cluster.rounds import in_round, of_current_epoch
 from eventsched.projections.cluster.state import FOLD_VERSION, ClusterState, PolicyChoice
@@ -137,6 +137,7 @@ _HANDLERS: dict[type, Callable[[ClusterState, Recorded, Any], None]] = {
     e.ClockSet: _clock_set,
     e.PolicySet: _policy_set,
     e.PolicyJudged: _policy_judged,
+    e.TenantSet: tenants.tenant_set,
     e.LeaderClaimed: _leader_claimed,
     e.DigestRecorded: _unchanging,
     e.Barrier: _unchanging,

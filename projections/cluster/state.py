@@ -161,6 +161,17 @@ class PolicyChoice(Struct, omit_defaults=True, gc=False):
     params: dict[str, int | str] = {}
 
 
+class TenantLimits(Struct, omit_defaults=True, gc=False):
+    """What a tenant's runs may hold at a time (None = unlimited), and its weight in fair sharing."""
+
+    cpu_millis: int | None = None
+    memory_bytes: int | None = None
+    gpus: int | None = None
+    gpu_models: dict[str, int] = {}
+    runs: int | None = None
+    weight: int = 1
+
+
 class Anomaly(Struct, omit_defaults=True, gc=False):
     """An event that contradicts the state, or is none: it changed nothing."""
 
@@ -220,6 +231,7 @@ class ClusterState:
     upgrade_needed: int = 0
     policy: PolicyChoice = field(default_factory=PolicyChoice)
     policy_requests: dict[int, PolicyChoice] = field(default_factory=dict)
+    tenants: dict[str, TenantLimits] = field(default_factory=dict)
     jobs: dict[str, Job] = field(default_factory=dict)
     job_ids: dict[str, str] = field(default_factory=dict)
     unjudged: dict[int, str] = field(default_factory=dict)

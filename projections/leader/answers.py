@@ -13,13 +13,16 @@ from eventsched.errors import NotFound
 from eventsched.projections.leader.service import Answer
 from eventsched.projections.queries import Queries
 from eventsched.projections.views import present
-from eventsched.views import JobList, JobView, NodeView, Stats
+from eventsched.projections.views.policies import policy_views, tenant_views
+from eventsched.views import JobList, JobView, NodeView, PolicyView, Stats, TenantView
 
 if TYPE_CHECKING:
     from eventsched.projections.leader.shell import Scheduler
 
 
 NodeViews = list[NodeView]
+PolicyViews = list[PolicyView]
+TenantViews = list[TenantView]
 
 
 class Answers:
@@ -37,6 +40,8 @@ class Answers:
             "list": (query.ListRequest, self.list),
             "nodes": (query.NodesRequest, self.nodes),
             "stats": (query.StatsRequest, self.stats),
+            "policies": (query.PoliciesRequest, self.policies),
+            "tenants": (query.TenantsRequest, self.tenants),
         }
 
     async def _up_to_date(self, min_seq: int) -> int:
@@ -90,6 +95,16 @@ class Answers:
             for gpu in view.gpus:
                 gpu["utilisation_percent"] = beat.gpus.get(gpu["uuid"])
         return view
+
+    async def policies(self, request: query.PoliciesRequest) -> PolicyViews:
+        """All policies, by name."""
+        await self._scheduler.folded(request.min_seq)
+        return policy_views(self._scheduler.core.state)
+
+    async def tenants(self, request: query.TenantsRequest) -> TenantViews:
+        """All tenants, by name."""
+        await self._scheduler.folded(request.min_seq)
+        return tenant_views(self._scheduler.core.state)
 
     async def stats(self, request: query.StatsRequest) -> Stats:
         """The cluster in numbers."""

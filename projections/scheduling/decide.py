@@ -29,7 +29,7 @@ from eventsched.projections.cluster.state import ClusterState, Job
 from eventsched.projections.scheduling.admission import judge
 from eventsched.projections.scheduling.placing import Placement, place
 from eventsched.projections.scheduling.planner import Planner
-from eventsched.projections.scheduling.policies import POLICIES, params_hash, refuse
+from eventsched.projections.scheduling.policies import POLICIES, complete, params_hash, refuse
 from eventsched.wire import Decision
 
 ROUND_MAX = 1_000
@@ -85,7 +85,7 @@ def decide(
     _order_stops(state, planner, now_ms, round_)
     verdict, accepted = judge(state, planner)
     ending = _conclude(state, planner, now_ms, round_)
-    _admit_and_assign(state, planner, round_, verdict, accepted, ending, placing)
+    _admit_and_assign(state, planner, now_ms, round_, verdict, accepted, ending, placing)
     return stamp(state, now_ms, round_.messages)
 
 
@@ -134,9 +134,15 @@ def _judge_policies(state: ClusterState, round_: _Round) -> None:
         if not round_.room:
             return
         why = refuse(choice)
-        version = 0 if why else POLICIES[choice.name].version
+        policy = None if why else POLICIES[choice.name]
         round_.add(
-            subject, PolicyJudged, request=seq, name=choice.name, version=version, chosen=choice.params, refused=why
+            subject,
+            PolicyJudged,
+            request=seq,
+            name=choice.name,
+            version=policy.version if policy else 0,
+            chosen=complete(policy, choice.params) if policy else choice.params,
+            refused=why,
         )
 
 
@@ -194,6 +200,7 @@ def _conclusion(job: Job, final: str, reason: str, detail: str) -> Conclusion:
 def _admit_and_assign(
     state: ClusterState,
     planner: Planner,
+    now_ms: int,
     round_: _Round,
     verdict: Admitted | None,
     accepted: list[str],
@@ -209,7 +216,7 @@ def _admit_and_assign(
     implied = 0
     encoded: dict[int, bytes] = {}
     if round_.room and placing:
-        for placement in place(state, planner, ending):
+        for placement in place(state, planner, now_ms, ending):
             job = placement.job
             if job.seq not in encoded:
                 encoded[job.seq] = codec.encode(job.spec)

@@ -7,6 +7,7 @@ that its own commits change, so that deciding never touches the state.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,24 +108,24 @@ class Trial:
                     counts[row] -= gpu.uuid in taken and name in gpu_names(gpu)
         return counts
 
-    def commit(self, row: int, need: Need) -> tuple[str, ...]:
-        """Take what `need` asks for from `row`; the devices given, in the node's order."""
+    def devices(self, row: int, need: Need) -> list[Gpu]:
+        """The devices that `need` would get from `row`, in the node's order."""
+        taken = self._taken.get(row, {})
+        free = (gpu for gpu in self.fleet.devices[row] if gpu.uuid not in taken and need.gpu_model in gpu_names(gpu))
+        return list(islice(free, need.gpus))
+
+    def commit(self, row: int, need: Need) -> list[Gpu]:
+        """Take what `need` asks for from `row`; the devices given."""
         self.cpu_free[row] -= need.cpu_millis
         self.memory_free[row] -= need.memory_bytes
         if not need.gpus:
-            return ()
+            return []
+        given = self.devices(row, need)
+        assert len(given) == need.gpus, (row, need)
         taken = self._taken.setdefault(row, {})
-        given: list[str] = []
-        for gpu in self.fleet.devices[row]:
-            if len(given) == need.gpus:
-                break
-            names = gpu_names(gpu)
-            if gpu.uuid in taken or need.gpu_model not in names:
-                continue
-            given.append(gpu.uuid)
+        for gpu in given:
             taken[gpu.uuid] = None
-            for name in names:
+            for name in gpu_names(gpu):
                 if name in self._gpu_free:
                     self._gpu_free[name][row] -= 1
-        assert len(given) == need.gpus, (row, need)
-        return tuple(given)
+        return given

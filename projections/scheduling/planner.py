@@ -8,15 +8,26 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_left, insort
+from typing import NamedTuple
 
 from eventsched.projections.cluster.state import TERMINAL, ClusterState, Job
 from eventsched.projections.scheduling.fleet import Fleet
 from eventsched.projections.scheduling.needs import Need, need_of
-from eventsched.projections.scheduling.policies import Policy, policy_of
+from eventsched.projections.scheduling.order import Key
+from eventsched.projections.scheduling.policies import choose
+from eventsched.projections.scheduling.usage import Usage
 from eventsched.spec import Problem, problems
 
-Entry = tuple[tuple[int, ...], str]
+Entry = tuple[Key, str]
 """A job in a queue: its order key, then its key in the state."""
+
+
+class Class(NamedTuple):
+    """Jobs that are alike for placement: what holds one back holds back all of them."""
+
+    need: Need
+    tenant: str
+    group: Key
 
 
 class ClassQueue:
@@ -56,10 +67,12 @@ class Planner:
     was touched, so one state has one planner in step (throw-away ones may be built beside it)."""
 
     def __init__(self, state: ClusterState) -> None:
-        self.policy: Policy = policy_of(state.policy)
+        self._adopted = state.policy
+        self.policy = choose(state.policy)
         self.fleet = Fleet(state)
-        self.queues: dict[Need, ClassQueue] = {}
-        self.places: dict[str, tuple[Need, Entry]] = {}
+        self.usage = Usage(state)
+        self.queues: dict[Class, ClassQueue] = {}
+        self.places: dict[str, tuple[Class, Entry]] = {}
         self.delayed: list[tuple[int, str]] = []
         self.timeouts: list[tuple[int, str]] = []
         self.faults: dict[str, list[Problem]] = {}
@@ -69,13 +82,14 @@ class Planner:
 
     def sync(self, state: ClusterState) -> None:
         """Follow what evolved since the last call."""
-        if (self.policy.name, self.policy.version) != (state.policy.name, state.policy.version):
+        if self._adopted != state.policy:
             self.__init__(state)  # type: ignore[misc]
             state.changes.forget_touched()
             return
         changes = state.changes
         if changes.nodes:
             self.fleet.sync(state, changes.nodes)
+            self.usage.sync(state, changes.nodes)
             for name in changes.nodes:
                 if state.nodes[name].draining:
                     self.draining[name] = None
@@ -107,10 +121,14 @@ class Planner:
         if job.not_before_ms > state.clock_ms:
             heapq.heappush(self.delayed, (job.not_before_ms, key))
             return
-        need = need_of(job)
-        entry = (self.policy.order(job), key)
-        self.queues.setdefault(need, ClassQueue()).add(entry)
-        self.places[key] = (need, entry)
+        self._enqueue(job)
+
+    def _enqueue(self, job: Job) -> None:
+        order = self.policy.order
+        alike = Class(need_of(job), job.tenant, order.group(job))
+        entry = (order.key(job), job.key)
+        self.queues.setdefault(alike, ClassQueue()).add(entry)
+        self.places[job.key] = (alike, entry)
 
     def _judge(self, job: Job) -> bool:
         """Look at an unjudged submission once; True if it may be placed in its first round."""
@@ -130,10 +148,7 @@ class Planner:
                 continue
             if job.not_before_ms > now_ms:
                 continue
-            need = need_of(job)
-            entry = (self.policy.order(job), key)
-            self.queues.setdefault(need, ClassQueue()).add(entry)
-            self.places[key] = (need, entry)
+            self._enqueue(job)
 
     def expired(self, state: ClusterState, now_ms: int, limit: int) -> list[Job]:
         """Jobs that have waited past their queue_timeout, oldest deadline first; keeps them listed

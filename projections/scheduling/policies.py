@@ -1,75 +1,132 @@
 """Policies: named, versioned compositions of the pipeline's stages.
 
-A policy's name and version stand in every round it decided. Whatever changes its choices, the
-tie rule included, is a new version. To add one, add a line to `POLICIES`.
+A policy's name, version and parameters stand in every round it decided. Whatever changes its
+choices, a tie rule included, is a new version. To add one, add a line to `POLICIES`, or offer a
+`Policy` by the entry point group `eventsched.policies`; every scheduler of a cluster needs it.
 """
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 
 import msgspec
 
 from eventsched.projections.cluster.state import PolicyChoice
-from eventsched.projections.scheduling import order, quota, scores
+from eventsched.projections.scheduling.order import ORDERS, Order
+from eventsched.projections.scheduling.scores import SCORES, Score
+
+ENTRY_POINTS = "eventsched.policies"
+INTEGERS: dict[str, tuple[int, int, int]] = {
+    "aging_ms": (60_000, 1, 2**40),
+    "seed": (0, 0, 2**53),
+}
+"""Parameters that are numbers: default, smallest, largest."""
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """One composition. `ties` says in words what decides between equal scores."""
+    """One composition: an order, a score, and which parameters it takes.
+
+    `order` and `score` name stages; both may be chosen by parameters of those names. `ties` says in
+    words what decides between equal scores.
+    """
 
     name: str
     version: int
     summary: str
-    order: order.Order
-    quota: quota.Quota
-    score: scores.Score
+    order: str = "priority"
+    score: str = "best-fit"
+    params: tuple[str, ...] = ()
     ties: str = "smallest node id"
 
-    @property
-    def label(self) -> str:
-        """`name/version`, as rounds carry it."""
-        return f"{self.name}/{self.version}"
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A policy with its parameters, ready to decide."""
+
+    label: str
+    order: Order
+    score: Score
+    aging_ms: int
+    seed: int
 
 
-POLICIES: dict[str, Policy] = {
-    policy.name: policy
-    for policy in (
-        Policy(
-            "best-fit",
-            1,
-            "priority, then submission; the node with the least left over",
-            order.by_priority,
-            quota.unlimited,
-            scores.best_fit,
-        ),
-        Policy(
-            "first-fit",
-            1,
-            "priority, then submission; the first node that fits",
-            order.by_priority,
-            quota.unlimited,
-            scores.first_fit,
-        ),
-    )
-}
+_BUILT_IN = (
+    Policy("best-fit", 1, "priority, then submission; the node with the least left over"),
+    Policy("first-fit", 1, "priority, then submission; the first node that fits", score="first-fit"),
+    Policy("spread", 1, "priority, then submission; the node with the most left over", score="spread"),
+    Policy("dot-product", 1, "priority, then submission; Tetris turned around", score="dot-product"),
+    Policy("random", 1, "priority, then submission; any node that fits", score="random", params=("seed",)),
+    Policy("fifo", 1, "order of submission, whatever the priority", order="fifo"),
+    Policy("quota-aging", 1, "priority + waited // aging_ms, then submitted, then id", "aging", params=("aging_ms",)),
+    Policy("drf", 1, "the tenant with the smallest dominant share by weight first", order="drf"),
+)
 
 
-def policy_of(choice: PolicyChoice) -> Policy:
+def _found() -> dict[str, Policy]:
+    """The built-in policies, and those other packages offer; a name is never taken over."""
+    found = {policy.name: policy for policy in _BUILT_IN}
+    for point in entry_points(group=ENTRY_POINTS):
+        policy = point.load()
+        if isinstance(policy, Policy):
+            found.setdefault(policy.name, policy)
+    return found
+
+
+POLICIES = _found()
+
+
+def choose(choice: PolicyChoice) -> Chosen:
     """The policy a state has adopted; KeyError when this build does not have that version."""
     policy = POLICIES[choice.name]
     if policy.version != choice.version:
         raise KeyError(f"{choice.name}/{choice.version}")
-    return policy
+    params = complete(policy, choice.params)
+    return Chosen(
+        f"{policy.name}/{policy.version}",
+        ORDERS[str(params["order"])],
+        SCORES[str(params["score"])],
+        int(params.get("aging_ms", INTEGERS["aging_ms"][0])),
+        int(params.get("seed", INTEGERS["seed"][0])),
+    )
+
+
+def complete(policy: Policy, given: dict[str, int | str]) -> dict[str, int | str]:
+    """All parameters of a policy, in order of name: as given, or their defaults."""
+    defaults: dict[str, int | str] = {"order": policy.order, "score": policy.score}
+    defaults |= {name: INTEGERS[name][0] for name in _numbers(policy, {**defaults, **given})}
+    return {name: given.get(name, default) for name, default in sorted(defaults.items())}
+
+
+def _numbers(policy: Policy, params: dict[str, int | str]) -> list[str]:
+    """The numbers that matter for a choice of stages."""
+    wanted = dict.fromkeys(policy.params)
+    if params["order"] == "aging":
+        wanted["aging_ms"] = None
+    if params["score"] == "random":
+        wanted["seed"] = None
+    return list(wanted)
 
 
 def refuse(choice: PolicyChoice) -> str:
     """Why a requested policy cannot be adopted; "" when it can."""
-    if choice.name not in POLICIES:
+    policy = POLICIES.get(choice.name)
+    if policy is None:
         return f"no policy {choice.name[:64]!r}; known: {', '.join(sorted(POLICIES))}"
-    if choice.params:
-        return f"policy {choice.name} takes no parameters"
+    for name, stages in (("order", ORDERS), ("score", SCORES)):
+        value = choice.params.get(name)
+        if value is not None and value not in stages:
+            return f"no {name} {str(value)[:64]!r}; known: {', '.join(stages)}"
+    known = complete(policy, choice.params)
+    for name, value in choice.params.items():
+        if name not in known:
+            return f"policy {choice.name} takes no parameter {name[:64]!r}; it takes: {', '.join(known)}"
+        if name in INTEGERS:
+            _, least, most = INTEGERS[name]
+            if not isinstance(value, int) or not least <= value <= most:
+                return f"parameter {name} is an integer from {least} to {most}"
     return ""
 
 

@@ -10,6 +10,8 @@ from eventsched.projections.cluster.state import TERMINAL, ClusterState, Job
 from eventsched.projections.scheduling.filters import feasible, filters_for
 from eventsched.projections.scheduling.fleet import Fleet, Trial
 from eventsched.projections.scheduling.needs import Need, need_of
+from eventsched.projections.scheduling.quota import Refusal, limits_of, model_refusal, refusal
+from eventsched.projections.scheduling.usage import CPU, GPUS, MEMORY, RUNS, Shares, Usage
 from eventsched.units import format_bytes, format_cpus
 
 
@@ -20,7 +22,7 @@ class Why(NamedTuple):
     detail: str
 
 
-def why_waiting(state: ClusterState, fleet: Fleet, job: Job, now_ms: int) -> Why | None:
+def why_waiting(state: ClusterState, fleet: Fleet, usage: Usage, job: Job, now_ms: int) -> Why | None:
     """Why `job` has no run now; None when it has one or has ended."""
     if job.state in TERMINAL or (job.state != "pending" and job.array is None):
         return None
@@ -33,15 +35,50 @@ def why_waiting(state: ClusterState, fleet: Fleet, job: Job, now_ms: int) -> Why
         return Why("dependency", f"waits for {', '.join(parents[:3])}" + (" …" if len(parents) > 3 else ""))
     if job.not_before_ms > now_ms:
         return Why("backoff", f"tries again in {job.not_before_ms - now_ms} ms after: {job.reason or 'failure'}")
-    return _why_no_node(fleet, need_of(job))
+    need = need_of(job)
+    return _why_quota(state, usage, job.tenant, need) or _why_no_node(state, fleet, usage, job.tenant, need)
 
 
-def _why_no_node(fleet: Fleet, need: Need) -> Why:
+def _why_quota(state: ClusterState, usage: Usage, tenant: str, need: Need) -> Why | None:
+    refused = refusal(limits_of(state, tenant), Shares(usage, {}), tenant, need)
+    return None if refused is None else Why("quota", _refused(state, tenant, refused))
+
+
+def _refused(state: ClusterState, tenant: str, refused: Refusal) -> str:
+    whose = f"tenant {tenant}" if tenant in state.tenants else f"tenant {tenant} (limits of *)"
+    numbers = [_amount(refused.kind, number) for number in (refused.asked, refused.held, refused.limit)]
+    return f"asks {numbers[0]} {_kind(refused.kind)}; {whose} holds {numbers[1]} of {numbers[2]}"
+
+
+def _kind(kind: str) -> str:
+    return {RUNS: "run", CPU: "cpus", MEMORY: "of memory", GPUS: "GPUs"}.get(kind) or kind.removeprefix("gpu:").upper()
+
+
+def _amount(kind: str, number: int) -> str:
+    return format_cpus(number) if kind == CPU else format_bytes(number) if kind == MEMORY else str(number)
+
+
+def _why_models(state: ClusterState, trial: Trial, usage: Usage, tenant: str, need: Need) -> Why | None:
+    """The tenant may have none of the devices that are free, by their models."""
+    limits = limits_of(state, tenant)
+    if limits is None or not limits.gpu_models or not need.gpus:
+        return None
+    refused = None
+    for row in np.flatnonzero(feasible(trial, need)):
+        models = tuple(gpu.model for gpu in trial.devices(int(row), need))
+        refused = model_refusal(limits, Shares(usage, {}), tenant, models)
+        if refused is None:
+            return None
+    return None if refused is None else Why("quota", _refused(state, tenant, refused))
+
+
+def _why_no_node(state: ClusterState, fleet: Fleet, usage: Usage, tenant: str, need: Need) -> Why:
     trial = Trial(fleet)
     if not len(fleet.names):
         return Why("no_nodes", "no node has joined")
     if feasible(trial, need).any():
-        return Why("turn", "it fits; it starts with the next round")
+        models = _why_models(state, trial, usage, tenant, need)
+        return models or Why("turn", "it fits; it starts with the next round")
     alive = fleet.usable
     if not alive.any():
         return Why("no_nodes", f"none of {len(fleet.names)} nodes can take work (lost, left, suspect or cordoned)")

@@ -293,3 +293,39 @@ def test_a_pipe_that_is_closed_early(terminal: Terminal) -> None:
     reading.stdout.readline()
     reading.stdout.close()
     assert reading.wait(20) == 0
+
+
+def test_policies_are_listed_shown_and_switched(terminal: Terminal) -> None:
+    names = [view["name"] for view in terminal.json("policy", "list")]
+    assert {"best-fit", "first-fit", "spread", "random", "fifo", "quota-aging", "drf"} <= set(names)
+    assert terminal.json("policy", "show")["name"] == "best-fit"
+    assert "least left over" in terminal.run("policy", "show", "best-fit").out
+    chosen = terminal.json("policy", "set", "quota-aging", "aging_ms=1000", "score=spread")
+    assert (chosen["name"], chosen["current"], chosen["params"]["aging_ms"]) == ("quota-aging", True, 1000)
+    assert "quota-aging/1" in terminal.run("stats").out
+    terminal.run("wait", terminal.submit("--driver", "fake"))
+    assert "known:" in terminal.run("policy", "set", "nonsense", code=1).err
+    assert "order" in terminal.run("policy", "set", "best-fit", "colour=blue", code=1).err
+    assert terminal.run("policy", "show", "nonsense", code=3).code == 3
+    assert "decides now" in terminal.run("policy", "set", "best-fit").out
+    assert "* " in terminal.run("policy", "list").out
+
+
+def test_quotas_of_tenants(terminal: Terminal) -> None:
+    terminal.run("tenant", "set", "limited", "--runs", "1", "--gpus", "A100:1", "--memory", "1G", "--weight", "2")
+    held = [terminal.submit("--tenant", "limited", "--driver", "fake", "--duration", "60s") for _ in range(2)]
+    terminal.until_state(held[0], "running")
+    waiting = terminal.json("job", held[1])
+    assert (waiting["state"], waiting["reason"]) == ("pending", "quota")
+    assert "asks 1 run; tenant limited holds 1 of 1" in waiting["detail"]
+    (view,) = [one for one in terminal.json("tenant", "list") if one["tenant"] == "limited"]
+    assert (view["weight"], view["held"]["runs"], view["waiting"], view["own_limits"]) == (2, 1, 1, True)
+    assert view["limits"] == {"runs": 1, "memory_bytes": 1 << 30, "gpu:a100": 1}
+    assert "1 of 1" in terminal.run("tenant", "show", "limited").out
+    terminal.run("tenant", "remove", "limited")
+    terminal.until_state(held[1], "running")
+    for job_id in held:
+        terminal.run("abort", job_id)
+    assert "not an id" in terminal.run("tenant", "set", "No Id!", code=1).err
+    assert terminal.run("tenant", "show", "never-seen", code=3).code == 3
+    assert "--gpus" in terminal.run("tenant", "set", "x", "--gpus", "A100=4", code=1).err

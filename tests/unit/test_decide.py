@@ -10,6 +10,7 @@ from eventsched.projections.cluster.digest import decode_state, digest, encode_s
 from eventsched.projections.scheduling.decide import decide
 from eventsched.projections.scheduling.fleet import Fleet
 from eventsched.projections.scheduling.planner import Planner
+from eventsched.projections.scheduling.usage import Usage
 from eventsched.projections.scheduling.waiting import why_waiting
 from eventsched.resources import Resources
 from eventsched.spec import FakeRun, JobSpec
@@ -256,7 +257,7 @@ def test_a_waiting_job_says_why(spec: JobSpec, code: str, words: str) -> None:
     ledger.settle()
     ledger.submit("j", spec)
     ledger.settle()
-    why = why_waiting(ledger.state, Fleet(ledger.state), ledger.job("j"), ledger.state.clock_ms)
+    why = why_waiting(ledger.state, Fleet(ledger.state), Usage(ledger.state), ledger.job("j"), ledger.state.clock_ms)
     assert why is not None
     assert (why.code, words in why.detail) == (code, True), why
 
@@ -266,7 +267,7 @@ def test_a_cluster_without_nodes_says_so() -> None:
     ledger.lead()
     ledger.submit("j")
     ledger.settle()
-    why = why_waiting(ledger.state, Fleet(ledger.state), ledger.job("j"), 0)
+    why = why_waiting(ledger.state, Fleet(ledger.state), Usage(ledger.state), ledger.job("j"), 0)
     assert why is not None
     assert why.code == "no_nodes"
 
