@@ -100,16 +100,18 @@ class Leash:
                 containers = self._engine.running()
         processes = live_process_runs(self._directory)
         known = read_fenced(self._directory)
-        note_fenced(self._directory, [run for run in {**containers, **processes} if run not in known])
+        with contextlib.suppress(OSError):  # a full disk must not keep anything running
+            note_fenced(self._directory, [run for run in {**containers, **processes} if run not in known])
         now = boot_ms()
-        for run, (container, grace_ms) in containers.items():
-            name = self._signal(run, grace_ms, now)
-            if name and self._engine is not None:
-                self._engine.kill(container, name)
         for run, record in processes.items():
             name = self._signal(run, record.grace_ms, now)
             if name:
                 signal_run(record, signal.SIGTERM if name == "TERM" else signal.SIGKILL)
+        for run, (container, grace_ms) in containers.items():
+            name = self._signal(run, grace_ms, now)
+            if name and self._engine is not None:
+                with contextlib.suppress(OSError, http.client.HTTPException):  # one that hangs shields no other
+                    self._engine.kill(container, name)
 
     def _signal(self, run: int, grace_ms: int, now: int) -> str:
         """Which signal is due for a run, "" = none yet."""

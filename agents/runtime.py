@@ -132,6 +132,10 @@ class Agent:
         self.ready.set()
 
     async def _left(self) -> None:
+        for driver in self.drivers.values():
+            if any(known.ended is None for known in await driver.inventory()):
+                _log.warning("left_with_runs", node=self.node, driver=driver.name)
+                return  # the lease runs out, and the leash stops them
         drop_lease(self.directory)
         for timer, driver, run in list(self._removals.values()):
             timer.cancel()

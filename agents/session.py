@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 _log = structlog.get_logger("eventsched.agent")
 
 LINGER_S = 0.005
+REPORT_RETRY_S = 2.0
 SLOW_START_S = 0.25
 SHIP_AFTER_S = 0.1
 TICK_S = 0.1
@@ -253,6 +254,8 @@ class Session:
         def done(outcome: int | AppendError) -> None:
             if isinstance(outcome, AppendError):
                 _log.error("report_not_stored", run=event.run, error=str(outcome))
+                if not self.core.over:  # a run whose end is never told would hold its resources for ever
+                    asyncio.get_running_loop().call_later(REPORT_RETRY_S, self._report, report)
             elif isinstance(event, RunEnded):
                 self._do(self.core.stored(event))
 
@@ -327,7 +330,8 @@ class Session:
 
     async def leave(self) -> None:
         """Stop the runs in good order, report them, say goodbye."""
-        if not self.core.over and self.core.session:
+        unanswered = not self.core.open and bool(self.core.inventory)
+        if not self.core.over and self.core.session and not unanswered:
             self._do(self.core.leave())
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LEAVE_TIMEOUT_S):

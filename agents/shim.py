@@ -40,6 +40,7 @@ from eventsched.agents.process_runs import (
 SOCKET = "shim.sock"
 LOCK_FILE = "shim.lock"
 IDLE_S = 10.0
+RETRY_S = 0.5
 COMPACT_BYTES = 1024 * 1024
 LINE_MAX = 4 * 1024 * 1024
 UNREAD_MAX = 1024 * 1024
@@ -108,6 +109,8 @@ class Shim:
     def _stranger_ended(self, record: RunRecord, handle: int) -> None:
         asyncio.get_running_loop().remove_reader(handle)
         os.close(handle)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(record.pid, signal.SIGKILL)  # the number is theirs while one of the group lives
         self._over(record, None)
 
     # ---- talking ----------------------------------------------------------------------------
@@ -149,7 +152,11 @@ class Shim:
 
     def _flush(self) -> None:
         """Write down, then tell. A client that does not read is cut off; the journal has it all."""
-        self._journal.write(b"".join(self._unwritten))
+        try:
+            self._journal.write(b"".join(self._unwritten))
+        except OSError:  # a full disk: nobody is told what is not written
+            asyncio.get_running_loop().call_later(RETRY_S, self._flush)
+            return
         news = b"".join(self._news)
         self._unwritten.clear()
         self._news.clear()
@@ -216,8 +223,9 @@ class Shim:
             _, status = os.waitpid(ended.si_pid, 0)
             code = os.waitstatus_to_exitcode(status)
             run = self._runs_by_pid.pop(ended.si_pid, None)
-            if run is not None:
-                self._over(self._records[run], code if code >= 0 else 128 - code)
+            record = self._records.get(run) if run is not None else None
+            if record is not None:
+                self._over(record, code if code >= 0 else 128 - code)
 
     def _over(self, record: RunRecord, code: int | None) -> None:
         record.over, record.code = True, code

@@ -22,6 +22,9 @@ from eventsched.recorded import Unreadable
 from eventsched.wire import Decision, Event
 
 PAYLOAD_MAX = 256 * 1024
+DECISION_MAX = 768 * 1024
+"""What a leader writes may be larger: an assign carries the whole job and where it goes."""
+_DECIDED = ("ev.assign.", "ev.decide.")
 """Largest payload of an event, in bytes; a larger one is never looked into."""
 DEPTH_MAX = 32
 
@@ -43,7 +46,7 @@ def decode(subject: str, payload: bytes) -> Event:
     reader = _READERS.get(subject) or _reader_of(subject)
     if isinstance(reader, Unreadable):
         return reader
-    if len(payload) > PAYLOAD_MAX:
+    if len(payload) > PAYLOAD_MAX and not (subject.startswith(_DECIDED) and len(payload) <= DECISION_MAX):
         return Unreadable(code="too_large")
     if (
         len(payload) > DEPTH_MAX

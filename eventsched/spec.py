@@ -195,7 +195,9 @@ def _check_environment(spec: JobSpec, found: list[Problem]) -> None:
         if not _ENV_NAME.fullmatch(name) or "\x00" in value:
             found.append(
                 Problem(
-                    "bad_value", "env", f"{name!r} is not the name of a variable, or its value holds a NUL character"
+                    "bad_value",
+                    "env",
+                    f"{name[:80]!r} is no name of a variable, or its value holds a NUL character",
                 )
             )
     if spec.workdir and (not spec.workdir.startswith("/") or "\x00" in spec.workdir):

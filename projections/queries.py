@@ -50,9 +50,9 @@ class Queries:
         """One job by id or by the beginning of its id. Raises NotFound (with near matches), Ambiguous."""
         found = self._exactly(request.job_id, request.tenant, now_ms)
         if not found:
-            keys = self._starting(request.job_id, request.tenant)
-            for tenant, job_id in keys[:2]:
-                found += self._exactly(job_id, tenant, now_ms)
+            base, member = split_member(request.job_id) or (request.job_id, -1)
+            for tenant, job_id in self._starting(base, request.tenant)[:2]:
+                found += self._exactly(job_id if member < 0 else f"{job_id}.{member}", tenant, now_ms)
         if len(found) == 1:
             return found[0]
         if not found:

@@ -28,6 +28,7 @@ from eventsched.projections.cluster.state import FOLD_VERSION, ClusterState
 from eventsched.subjects import decide
 
 _log = structlog.get_logger("eventsched.snapshots")
+LIST_TIMEOUT_S = 10.0
 KEPT = 2
 LOAD_TIMEOUT_S = 30
 DIGEST_SUBJECT = decide("digest_recorded")
@@ -74,7 +75,8 @@ class Snapshots:
         """Sequences of the stored snapshots, newest first."""
         bucket = await self._open()
         try:
-            found = await bucket.list()
+            async with asyncio.timeout(LIST_TIMEOUT_S):  # nats-py waits for ever on an entry it cannot read
+                found = await bucket.list()
         except nats.js.errors.NotFoundError:
             return []
         names = (entry.name for entry in found if not entry.deleted)

@@ -157,7 +157,7 @@ class ProcessDriver:
     def _verdict(self, run: int, code: int | None) -> Ended:
         """How an ended run ended, as far as anybody knows."""
         self._cpu_seen.pop(run, None)
-        stopped = self._stopping.pop(run, False)
+        stopped = self._stopping.get(run, False)
         if code is None:
             if stopped:
                 return Ended("stopped", 137)
@@ -170,15 +170,19 @@ class ProcessDriver:
     async def stop(self, run: int, grace_ms: int) -> None:
         """See `Driver.stop`."""
         record = self._record(run)
+        before = self._stopping.get(run, False)
         self._stopping[run] = True
         if record is None or not signal_run(record, signal.SIGTERM if grace_ms > 0 else signal.SIGKILL):
-            self._stopping.pop(run, None)
+            self._stopping[run] = before
             return
         try:
             async with asyncio.timeout(grace_ms / 1000 if grace_ms > 0 else 5):
                 await self.wait(run)
         except TimeoutError:
             signal_run(record, signal.SIGKILL)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(5):
+                    await self.wait(run)
 
     async def output(self, run: int, skip: int) -> AsyncIterator[Chunk]:
         """See `Driver.output`: standard output and error in one file, in the order written."""
@@ -211,6 +215,7 @@ class ProcessDriver:
     async def remove(self, run: int) -> None:
         """See `Driver.remove`."""
         self._over.pop(run, None)
+        self._stopping.pop(run, None)
         await self._shim.forget(run)
 
     async def usage(self, runs: Iterable[int]) -> dict[int, RunUsage]:

@@ -162,7 +162,9 @@ class DevCluster:
             for child in group:
                 await _ended(child)
         await asyncio.to_thread(self.nats.stop)
-        (self.data / STATE_FILE).unlink(missing_ok=True)
+        running = read_dev_state(self.data)
+        if running is None or running.pid == os.getpid():  # another dev's is not ours to remove
+            (self.data / STATE_FILE).unlink(missing_ok=True)
         if self.options.ephemeral:
             shutil.rmtree(self.data, ignore_errors=True)
 

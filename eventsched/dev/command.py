@@ -71,13 +71,14 @@ async def dev(
     cluster = DevCluster(options)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
     health = loop.create_task(serve(listener))
     try:
         code = await _until(stop, _work(cluster, began, listener, chosen, demo or exit_when_idle, exit_when_idle))
     finally:
-        print("stopping …", flush=True)
+        with contextlib.suppress(BrokenPipeError):  # `dev | head`
+            print("stopping …", flush=True)
         await cluster.stop()
         health.cancel()
         await asyncio.gather(health, return_exceptions=True)

@@ -116,7 +116,13 @@ class GatheringWriter:
     def _next_batch(self) -> list[_Waiting]:
         batch: list[_Waiting] = []
         size = 0
+        seen: dict[str, None] = {}  # one subject or id twice in a batch is refused as a whole
         while self._queue and len(batch) < GATHER_MAX and size < GATHER_BYTES_MAX:
+            message = self._queue[0][0]
+            marks = [message.msg_id, message.subject if message.expect is not None else ""]
+            if any(mark in seen for mark in marks if mark):
+                break
+            seen.update(dict.fromkeys(marks))
             item = self._queue.popleft()
             batch.append(item)
             size += len(item[0].payload)

@@ -167,7 +167,7 @@ def _append_error(error: dict[str, Any], fence: int | None) -> AppendError:
             if fence is not None:
                 return Fenced(text)
             return Conflict(text)
-        case 10164:
+        case 10164 | 10210:
             return Busy(text)
         case 10201:
             return Duplicate(text)

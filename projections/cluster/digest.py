@@ -1,7 +1,7 @@
 """The canonical image of a state and its hash: equal digests are equal states.
 
-The image is also what a snapshot stores, so a snapshot is verified by hashing its bytes. Fields
-left at their default are not written: adding a field to the state leaves old digests as they are.
+The image is also what a snapshot stores, so a snapshot is verified by hashing its bytes. Empty
+containers are not written: adding a field that is one leaves old digests as they are.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from eventsched import events as e
+from eventsched import subjects
 from eventsched.projections.cluster import jobs, nodes, runs, tenants
 from eventsched.projections.cluster.anomalies import anomaly
 from eventsched.projections.cluster.rounds import in_round, of_current_epoch
@@ -66,6 +67,7 @@ def _clock_set(state: ClusterState, recorded: Recorded, event: e.ClockSet) -> No
 
 def _leader_claimed(state: ClusterState, recorded: Recorded, event: e.LeaderClaimed) -> None:
     state.epoch = recorded.seq
+    state.leader_junk.clear()
     state.leader = event.leader
     state.leader_nonce = event.nonce
 
@@ -97,6 +99,9 @@ def _fold_raised(state: ClusterState, recorded: Recorded, event: e.FoldRaised) -
 
 
 def _unreadable(state: ClusterState, recorded: Recorded, event: Unreadable) -> None:
+    if recorded.subject == subjects.LEADER:
+        state.leader_junk.clear()
+        state.leader_junk[recorded.seq] = None
     tokens = recorded.subject.split(".")
     if event.code == "unknown_event" and event.epoch == state.epoch:
         state.upgrade_needed = recorded.seq

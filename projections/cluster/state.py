@@ -203,7 +203,8 @@ class Changes:
 class ClusterState:
     """Everything the fold remembers, and `changes` beside it.
 
-    epoch: sequence of the last claim on `ev.leader`. round_*: where the round in progress stands.
+    epoch: sequence of the last claim on `ev.leader`; leader_junk: of something unreadable there since.
+    round_*: where the round in progress stands.
     unjudged: submissions (sequence -> key) no leader has judged. doomed: jobs that can never start.
     stops_owed: runs to be stopped; finishes_owed: manual runs to be ended, with their exit code.
     answers_owed: nodes whose join awaits its answer; refusals: joins (by sequence) to be refused.
@@ -224,6 +225,7 @@ class ClusterState:
     epoch: int = 0
     leader: str = ""
     leader_nonce: str = ""
+    leader_junk: dict[int, None] = field(default_factory=dict)
     rounds: int = 0
     round_next: int = 0
     round_count: int = 0

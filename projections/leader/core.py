@@ -129,7 +129,8 @@ class SchedulerCore:
         self.role = "claiming"
         self.nonce = nonce
         event = LeaderClaimed(leader=self.name, nonce=nonce, version=self.version)
-        message = Outgoing(subjects.LEADER, codec.encode(event), msg_id=nonce, expect=self.state.epoch)
+        last = max(self.state.epoch, *self.state.leader_junk, 0)  # junk there costs an election, not the cluster
+        message = Outgoing(subjects.LEADER, codec.encode(event), msg_id=nonce, expect=last)
         return self._start("claim", (message,), None)
 
     def done(self, seq: int) -> None:

@@ -42,8 +42,13 @@ def judge(state: ClusterState, planner: Planner) -> tuple[Admitted | None, list[
         if rejection is None:
             accepted.append(key)
         else:
-            rejected.append(rejection)
+            rejected.append(_short(rejection))
     return Admitted(epoch=state.epoch, upto=upto, rejected=tuple(rejected)), accepted
+
+
+def _short(rejection: Rejection) -> Rejection:
+    """Texts may quote what was submitted, and verdicts must stay small."""
+    return Rejection(rejection.seq, rejection.code, rejection.path[:200], rejection.detail[:500])
 
 
 class _Verdicts:

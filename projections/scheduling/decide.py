@@ -124,7 +124,11 @@ def _answer_joins(state: ClusterState, round_: _Round) -> None:
         if not round_.room:
             return
         round_.add(
-            subjects.assign(refusal.node), SessionRefused, session=seq, reason=refusal.reason, detail=refusal.detail
+            subjects.assign(refusal.node),
+            SessionRefused,
+            session=seq,
+            reason=refusal.reason,
+            detail=refusal.detail[:300],
         )
 
 
@@ -139,9 +143,9 @@ def _judge_policies(state: ClusterState, round_: _Round) -> None:
             subject,
             PolicyJudged,
             request=seq,
-            name=choice.name,
+            name=choice.name[:64],
             version=policy.version if policy else 0,
-            chosen=complete(policy, choice.params) if policy else choice.params,
+            chosen=complete(policy, choice.params) if policy else {},
             refused=why,
         )
 
