@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from eventsched.log.matching import matches
-from eventsched.log.port import BATCH_MAX, Conflict, Duplicate, Entry, Fenced, Outgoing, Refused
+from eventsched.log.port import BATCH_MAX, Busy, Conflict, Duplicate, Entry, Fenced, Outgoing, Refused
 from eventsched.subjects import LEADER
 
 
@@ -35,6 +35,9 @@ class MemoryCore:
             raise Refused(f"{len(messages)} messages in one append; 1 to {BATCH_MAX} are allowed")
         if fence is not None and self._last.get(LEADER, 0) != fence:
             raise Fenced(f"fence {fence}, last claim {self._last.get(LEADER, 0)}")
+        expecting = [message.subject for message in messages if message.expect is not None]
+        if len(dict.fromkeys(expecting)) < len(expecting):
+            raise Busy("one subject twice in a batch, with an expectation")  # as the server does, every time
         for message in messages:
             last = self._last.get(message.subject, 0)
             if len(messages) == 1 and message.expect is not None and last != message.expect:
