@@ -99,7 +99,7 @@ class Cluster:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        for lease in self.directory.glob("agents/*/lease.json"):
+        for lease in self.directory.rglob("lease.json"):
             lease.unlink()  # the leashes of killed agents end
         self.server.stop()
 
