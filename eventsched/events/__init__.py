@@ -16,7 +16,6 @@ from eventsched.events.admin import (
 )
 from eventsched.events.decisions import (
     Admitted,
-    Barrier,
     Concluded,
     Conclusion,
     DigestRecorded,
@@ -48,7 +47,6 @@ from eventsched.events.runs import RunEnded, RunEvent, RunStarted, RunStarting
 __all__ = [
     "AbortRequested",
     "Admitted",
-    "Barrier",
     "ClockSet",
     "ClusterCreated",
     "CompleteRequested",

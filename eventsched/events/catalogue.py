@@ -35,7 +35,6 @@ DECIDE_KINDS: dict[str, type[Decision]] = {
     "concluded": decisions.Concluded,
     "policy_judged": decisions.PolicyJudged,
     "digest_recorded": decisions.DigestRecorded,
-    "barrier": decisions.Barrier,
     "fold_raised": decisions.FoldRaised,
 }
 DECIDE_KIND_OF: dict[type[Event], str] = {struct: kind for kind, struct in DECIDE_KINDS.items()}
@@ -158,7 +157,6 @@ EXAMPLES: tuple[tuple[str, Event], ...] = (
     ("ev.admin.timers_set", admin.TimersSet(suspect_after_ms=6000, lost_after_ms=45000, by="ops")),
     ("ev.admin.clock_set", admin.ClockSet(now_ms=60000)),
     ("ev.decide.digest_recorded", decisions.DigestRecorded(epoch=2, at_seq=20, digest="b5c1")),
-    ("ev.decide.barrier", decisions.Barrier(epoch=2)),
     ("ev.decide.fold_raised", decisions.FoldRaised(epoch=2, fold_version=2)),
 )
 """One or more examples of every event, in the order they might appear in a log."""

@@ -188,14 +188,10 @@ class DigestRecorded(Decision, frozen=True, kw_only=True, omit_defaults=True):
     digest: str
 
 
-class Barrier(Decision, frozen=True, kw_only=True, omit_defaults=True):
-    """Changes nothing; once acknowledged, what was written before it has an outcome."""
-
-
 class FoldRaised(Decision, frozen=True, kw_only=True, omit_defaults=True):
     """From here on the fold behaves as `fold_version` says; a replica that lacks it stops."""
 
     fold_version: Int
 
 
-Verdict = Admitted | Concluded | PolicyJudged | DigestRecorded | Barrier | FoldRaised
+Verdict = Admitted | Concluded | PolicyJudged | DigestRecorded | FoldRaised

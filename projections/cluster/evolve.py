@@ -86,7 +86,7 @@ def _policy_judged(state: ClusterState, recorded: Recorded, event: e.PolicyJudge
         state.policy = PolicyChoice(event.name, event.version, dict(event.chosen))
 
 
-def _unchanging(state: ClusterState, recorded: Recorded, event: e.Barrier | e.DigestRecorded) -> None:
+def _digest_recorded(state: ClusterState, recorded: Recorded, event: e.DigestRecorded) -> None:
     of_current_epoch(state, recorded, event)
 
 
@@ -144,8 +144,7 @@ _HANDLERS: dict[type, Callable[[ClusterState, Recorded, Any], None]] = {
     e.PolicyJudged: _policy_judged,
     e.TenantSet: tenants.tenant_set,
     e.LeaderClaimed: _leader_claimed,
-    e.DigestRecorded: _unchanging,
-    e.Barrier: _unchanging,
+    e.DigestRecorded: _digest_recorded,
     e.FoldRaised: _fold_raised,
     Unreadable: _unreadable,
 }

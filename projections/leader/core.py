@@ -8,9 +8,10 @@ The cycle of a leader:
 One write is in flight at a time. Nothing is applied before it has come back through the log, so
 a leader's state is at no time different from a follower's at the same sequence.
 
-When no answer to a write comes, it may or may not be stored. The core then writes a barrier (a
-fenced message that changes nothing), folds up to it, and decides again: what was stored has
-been folded by then, what was not can no longer arrive behind the barrier.
+When no answer to a write comes, it may or may not be stored, now or later: a cut connection can
+still deliver it. The core then claims again. Folding the new claim shows what was stored before
+it; what was not is refused for ever, as the fence has moved. (A barrier under the same epoch would
+not do: the late write would pass the fence, agents would act on it, and every fold call it void.)
 
 A write refused by the fence means somebody else has claimed: stop leading. The lease is only a
 hint for when to claim; no clock is needed for safety.
@@ -23,7 +24,7 @@ from typing import Literal
 from msgspec import Struct
 
 from eventsched import codec, subjects
-from eventsched.events import Barrier, ClockSet, DigestRecorded, LeaderClaimed, NodeJoined
+from eventsched.events import ClockSet, DigestRecorded, LeaderClaimed, NodeJoined
 from eventsched.log.port import Outgoing
 from eventsched.projections.cluster.evolve import evolve
 from eventsched.projections.cluster.state import ClusterState
@@ -35,10 +36,13 @@ from eventsched.recorded import Recorded
 MARKER_EVERY_MS = 500
 
 
+What = Literal["claim", "verdicts", "round", "digest"]
+
+
 class Write(Struct, frozen=True):
     """Append these messages, fenced by `fence` (None: a claim, which carries its own condition)."""
 
-    what: Literal["claim", "verdicts", "round", "barrier", "digest"]
+    what: What
     messages: tuple[Outgoing, ...]
     fence: int | None
 
@@ -66,10 +70,10 @@ class SchedulerCore:
         self.liveness = Liveness()
         self.role: Literal["standby", "claiming", "leading"] = "standby"
         self.epoch = 0
-        self.claims = 0
         self.nonce = ""
         self.in_flight: Effect | None = None
-        self.barrier_needed = False
+        self.doubts = 0
+        self.in_doubt = False
         self.fold_to = 0
         self.dirty = True
         self.clock_moved = True
@@ -94,17 +98,18 @@ class SchedulerCore:
             self._claim_folded(event, mono_ms)
 
     def _claim_folded(self, event: LeaderClaimed, mono_ms: int) -> None:
-        if event.nonce == self.nonce and event.leader == self.name and self.nonce:
-            self.epoch = self.state.epoch
-            self.role = "leading"
-            self.barrier_needed = False
-            self.fold_to = self.epoch
+        if event.nonce != self.nonce or event.leader != self.name or not self.nonce:
+            self.step_down()
+            return
+        if self.planner is None:  # not a renewed claim: we come to lead
             self.liveness.restart(self.state, mono_ms)
             self.marker_seq = None
             self.planner = Planner(self.state)
             self.clock_moved = True
-        else:
-            self.step_down()
+        self.epoch = self.state.epoch
+        self.role = "leading"
+        self.in_doubt = False
+        self.fold_to = self.epoch
 
     def heard(self, node: str, session: int, hb_seq: int, mono_ms: int) -> None:
         """A heartbeat was read from HB."""
@@ -126,6 +131,9 @@ class SchedulerCore:
         """The lease looks free and this replica is at the tail: try to take the lead."""
         if self.role != "standby" or self.in_flight is not None or self.state.upgrade_needed:
             return None
+        return self._claim(nonce)
+
+    def _claim(self, nonce: str) -> Write:
         self.role = "claiming"
         self.nonce = nonce
         event = LeaderClaimed(leader=self.name, nonce=nonce, version=self.version)
@@ -138,22 +146,18 @@ class SchedulerCore:
         write, self.in_flight = self.in_flight, None
         assert isinstance(write, Write)
         self.fold_to = max(self.fold_to, seq)
-        if write.what == "barrier":
-            self.barrier_needed = False
 
     def failed(self, failure: Failure) -> None:
         """The write in flight was refused by the fence, has no answer, or did not get through."""
         write, self.in_flight = self.in_flight, None
         assert isinstance(write, Write)
         if write.what == "claim":
-            if failure != "unknown":  # unknown: if it is stored, folding it will tell
+            if failure != "unknown" or self.role == "claiming":  # if it is stored after all, folding it tells
                 self.step_down()
-            elif self.role == "claiming":
-                self.role = "standby"
         elif failure == "fenced":
             self.step_down()
         elif failure == "unknown":
-            self.barrier_needed = True
+            self.in_doubt = True
         self.dirty = True
 
     def step_down(self) -> None:
@@ -168,8 +172,9 @@ class SchedulerCore:
         """What to do now, if anything. At most one effect is in flight."""
         if self.role != "leading" or self.in_flight is not None or self.state.upgrade_needed:
             return None
-        if self.barrier_needed:
-            return self._start("barrier", self._lone(Barrier(epoch=self.epoch)), self.epoch)
+        if self.in_doubt:
+            self.doubts += 1
+            return self._claim(f"{self.nonce.partition('.')[0]}.{self.doubts}")
         if self.state.seq < self.fold_to:
             return None
         return self._judge(mono_ms) or self._round(mono_ms) or self._record_digest()
@@ -219,17 +224,10 @@ class SchedulerCore:
             return None
         (at_seq, digest), self.digest = self.digest, None
         event = DigestRecorded(epoch=self.epoch, at_seq=at_seq, digest=digest)
-        return self._start("digest", self._lone(event), self.epoch)
+        message = Outgoing(codec.decision_subject(event), codec.encode(event))
+        return self._start("digest", (message,), self.epoch)
 
-    def _lone(self, event: Barrier | DigestRecorded) -> tuple[Outgoing, ...]:
-        return (Outgoing(codec.decision_subject(event), codec.encode(event)),)
-
-    def _start(
-        self,
-        what: Literal["claim", "verdicts", "round", "barrier", "digest"],
-        messages: tuple[Outgoing, ...],
-        fence: int | None,
-    ) -> Write:
+    def _start(self, what: What, messages: tuple[Outgoing, ...], fence: int | None) -> Write:
         write = Write(what, messages, fence)
         self.in_flight = write
         return write

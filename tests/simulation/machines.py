@@ -177,9 +177,9 @@ class SimAgent:
             known = []
         self.core = AgentCore(machine.node, machine.node, known, self.world.now_ms)
         self.outbox = []
-        self._join()
+        self._join(f"{machine.node}-{self.world.now_ms}")
 
-    def _join(self) -> None:
+    def _join(self, msg_id: str) -> None:
         if self.dead:
             return
         machine, sent_ms, core = self.machine, self.world.now_ms, self.core
@@ -193,13 +193,13 @@ class SimAgent:
             fence_after_ms=FENCE_AFTER_MS,
             stop_ms=STOP_MS,
         )
-        message = Outgoing(subjects.node(machine.node), codec.encode(event), msg_id=f"{machine.node}-{sent_ms}")
+        message = Outgoing(subjects.node(machine.node), codec.encode(event), msg_id=msg_id)
 
         def done(result: int | AppendError) -> None:
             if self.dead or core is not self.core:
                 return
             if isinstance(result, AppendError):
-                self.world.after(100, self._join)
+                self.world.after(100, lambda: self._join(msg_id))
                 return
             machine.lease_ms = sent_ms + FENCE_AFTER_MS
             core.joined(result)
@@ -212,10 +212,14 @@ class SimAgent:
 
     def _over(self, over: SessionOver) -> None:
         """Stop what runs, then begin anew."""
+        if not over.rejoin:
+            # the join of an agent that was killed arrived late: this one goes, its supervisor starts another
+            if "another agent of this machine" not in over.why:
+                self.world.problems.append(f"{self.machine.node}: {over.why}")
+            self.machine.kill_agent()
+            return
         for run in self.machine.running():
             self.machine.stop(run)
-        if not over.rejoin:
-            self.world.problems.append(f"{self.machine.node}: {over.why}")
         self._wait_until_stopped()
 
     def _wait_until_stopped(self) -> None:

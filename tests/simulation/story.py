@@ -137,9 +137,7 @@ class Story:
             when = world.now_ms + pick.randrange(1_000, TROUBLE_MS - 1_000)
             scheduler, machine = pick.choice(self.schedulers), pick.choice(self.machines)
             long = pick.randrange(300, 9_000)
-            trouble = pick.choice(
-                ("kill s", "pause s", "cut s", "kill a", "pause a", "cut a", "leave a", "drain", "garbage")
-            )
+            trouble = pick.choice(TROUBLES)
             world.at(when, lambda t=trouble, s=scheduler, m=machine, n=long: self._trouble(t, s, m, n))
 
     def _trouble(self, kind: str, scheduler: SimScheduler, machine: Machine, long_ms: int) -> None:
@@ -207,6 +205,7 @@ class Story:
             assert digest(scheduler.state) == digest(replayed), f"{seed}: {scheduler.name} differs from a replay"
         for job_id in self.acknowledged:
             assert f"t/{job_id}" in replayed.jobs, f"{seed}: acknowledged {job_id} is lost"
+        assert "bad_round" not in replayed.anomalies, f"{seed}: a round the fold calls void passed the fence"
         self._check_truth(replayed, seed)
 
     def _replay(self) -> ClusterState:

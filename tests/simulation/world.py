@@ -6,6 +6,7 @@ function of its seed, and a failure is reproduced by it.
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import random
 from collections.abc import Callable, Sequence
@@ -23,6 +24,7 @@ class Faults:
 
     lost_request: int = 10
     lost_answer: int = 10
+    late_request: int = 10
     duplicate_delivery: int = 20
     delay_max_ms: int = 30
     timeout_ms: int = 400
@@ -96,10 +98,19 @@ class World:
             self.after(self.delay(), lambda: done(Unavailable("cut off")))
             return
         lost_request, lost_answer = self.chance(self.faults.lost_request), self.chance(self.faults.lost_answer)
+        late_request = self.chance(self.faults.late_request)
+
+        def arrive_late() -> None:
+            """What a dead connection still had in its buffers."""
+            with contextlib.suppress(AppendError):
+                self.log.append(messages, self._stamp(), None if self.sabotage.fence else fence)
+                self._tell_readers()
 
         def arrive() -> None:
-            if lost_request or not reachable():
+            if lost_request or late_request or not reachable():
                 self.after(self.faults.timeout_ms, lambda: done(OutcomeUnknown("no answer")))
+                if late_request:
+                    self.after(self.faults.timeout_ms + self.random.randrange(2_000), arrive_late)
                 return
             try:
                 result: int | AppendError = self.log.append(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from eventsched import codec
-from eventsched.events import Barrier, LeaderClaimed, NodeLost, NodeRecovered, NodeSuspected
+from eventsched.events import LeaderClaimed, NodeLost, NodeRecovered, NodeSuspected
 from eventsched.log.memory import MemoryCore
 from eventsched.log.port import Conflict, Fenced
 from eventsched.projections.leader.core import Mark, SchedulerCore, Write
@@ -120,7 +122,7 @@ def _job(job_id: str):  # type: ignore[no-untyped-def]
     return Outgoing(f"ev.job.t.{job_id}.submitted", b'{"driver":"fake"}')
 
 
-def test_an_unknown_outcome_is_settled_by_a_barrier_stored_or_not() -> None:
+def test_an_unknown_outcome_is_settled_by_claiming_again_stored_or_not() -> None:
     for stored in (True, False):
         seat = Seat("a", _log(ready()))
         seat.fold()
@@ -132,16 +134,52 @@ def test_an_unknown_outcome_is_settled_by_a_barrier_stored_or_not() -> None:
         if stored:
             seat.log.append(write.messages, 1, write.fence)
         seat.core.failed("unknown")
-        barrier = seat.core.step(0)
-        assert isinstance(barrier, Write)
-        assert barrier.what == "barrier"
-        assert isinstance(codec.decode(barrier.messages[0].subject, barrier.messages[0].payload), Barrier)
-        seat.carry_out(barrier)
-        assert seat.core.step(0) is None, "not before the barrier is folded"
+        claim = seat.core.step(0)
+        assert isinstance(claim, Write)
+        assert (claim.what, claim.fence) == ("claim", None)
+        seat.carry_out(claim)
+        assert seat.core.step(0) is None, "not before the claim is folded"
         seat.work()
         job = seat.core.state.jobs["t/j"]
         assert (job.state, job.attempt, len(seat.core.state.runs)) == ("assigned", 1, 1)
         assert not seat.core.state.anomalies
+
+
+def test_a_write_delivered_after_its_writer_gave_it_up_is_refused() -> None:
+    seat = Seat("a", _log(ready()))
+    seat.fold()
+    seat.claim("x")
+    seat.log.append([_job("j")], 1)
+    seat.fold()
+    late = seat.core.step(0)
+    assert isinstance(late, Write)
+    seat.core.failed("unknown")
+    claim = seat.core.step(0)
+    assert isinstance(claim, Write)
+    seat.carry_out(claim)
+    with pytest.raises(Fenced):
+        seat.log.append(late.messages, 2, late.fence)
+    assert "round" in seat.work()
+    assert (seat.core.state.jobs["t/j"].state, seat.core.state.anomalies) == ("assigned", {})
+
+
+def test_claiming_again_keeps_what_was_heard_of_the_nodes() -> None:
+    """A leader whose writes get no answer must still give up nodes in time."""
+    seat = Seat("a", _log(ready()))
+    seat.fold()
+    seat.claim("x")
+    heard = dict(seat.core.liveness.heard)
+    seat.mono_ms = 10_000
+    seat.log.append([_job("j")], 1)
+    seat.fold()
+    assert seat.core.step(seat.mono_ms) is not None
+    seat.core.failed("unknown")
+    claim = seat.core.step(seat.mono_ms)
+    assert isinstance(claim, Write)
+    seat.carry_out(claim)
+    seat.fold()
+    assert seat.core.role == "leading"
+    assert seat.core.liveness.heard == heard
 
 
 def test_one_write_is_in_flight_at_a_time() -> None:

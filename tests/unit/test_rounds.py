@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from eventsched.events import Barrier, FoldRaised
+from eventsched.events import FoldRaised
 
 from ..support import ready
 
@@ -46,13 +46,6 @@ def test_members_of_a_round_come_in_order() -> None:
     ledger.put(second.subject, second.event)
     assert ledger.state.anomalies == {"bad_round": 1}
     assert len(ledger.state.runs) == 2
-
-
-def test_a_barrier_changes_nothing() -> None:
-    ledger = ready()
-    rounds = ledger.state.rounds
-    ledger.put("ev.decide.barrier", Barrier(epoch=ledger.state.epoch))
-    assert (ledger.state.rounds, ledger.state.anomalies) == (rounds, {})
 
 
 def test_an_unknown_decision_of_the_present_leader_asks_for_an_upgrade() -> None:
