@@ -13,13 +13,16 @@ class Resources(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=T
     cpu_millis: thousandths of a core (1000 = one core).
     memory_bytes: hard limit; 0 = no limit, and nothing is reserved.
     gpus: whole GPUs, given to the run as exact devices.
-    gpu_model: a model (`A100`) or a variant (`A100-SXM4-80GB`), in any case; "" = any.
+    gpu_millis: instead of `gpus`, a share of one GPU in thousandths (1 to 999); others may get the rest.
+    gpu_model: a model (`A100`) or a variant (`A100-SXM4-80GB`), in any case; "" = any. Several
+        that will do are separated by `|`; all devices of a run answer to the same one of them.
     pids_max: processes and threads; 0 = the agent's default.
     """
 
     cpu_millis: Int = 1000
     memory_bytes: Int = 0
     gpus: Int = 0
+    gpu_millis: Int = 0
     gpu_model: str = ""
     pids_max: Int = 0
 
@@ -46,6 +49,6 @@ class Capacity(Struct, frozen=True, omit_defaults=True):
 
 
 def gpu_matches(gpu: Gpu, model: str) -> bool:
-    """True when a request for `model` ("" = any) accepts this device; case does not matter."""
-    wanted = model.lower()
-    return wanted in ("", "any") or wanted in (gpu.model.lower(), gpu.variant.lower())
+    """True when a request for `model` ("" = any, `A|B` = either) accepts this device; case does not matter."""
+    wanted = model.lower().split("|")
+    return wanted in ([""], ["any"]) or gpu.model.lower() in wanted or gpu.variant.lower() in wanted

@@ -18,8 +18,11 @@ from eventsched.wire import MAX_INT, ClientEvent, Int
 
 Driver = Literal["docker", "process", "fake", "manual"]
 Network = Literal["bridge", "none", "host", "sandbox"]
+Sla = Literal["best_effort", "batch", "latency_sensitive"]
 
 ARRAY_MAX = 100_000
+GANG_MAX = 900
+"""Members of a gang: all their assigns must fit into one atomic round."""
 PARENTS_MAX = 1_000
 
 
@@ -63,6 +66,17 @@ class JobSpec(ClientEvent, frozen=True, kw_only=True, omit_defaults=True, forbid
         the node is cut off (then the job is never started elsewhere by itself).
     after_ok, after_any: job ids of the same tenant that must have succeeded, or ended.
     array: make this many members, `<job>.0` to `<job>.<n-1>`; 0 = a single job.
+    gang: the members of the array start together or not at all, and stand or fall together;
+        `queue_timeout_ms` is then the time the gang has to form.
+    estimate_ms: how long a run is expected to take, for policies; 0 = unknown (`max_runtime_ms`, if set).
+    deadline_ms: when the job should have ended, counted from its submission; 0 = none. A wish for the
+        order, not a limit.
+    sla: best_effort (first to give way), batch, or latency_sensitive.
+    spot: never = only on nodes that are not spot. max_price_micros_per_h: not on dearer nodes; null = any.
+    node_labels: labels a node must have, with these values ("" = any value). tolerations: taints of
+        nodes it accepts ("*" = all).
+    max_per_node: at most so many runs of this array (or of the jobs of the tenant with the same
+        `anti_affinity`) on one node; 0 = any number, or 1 if `anti_affinity` is set.
     labels: free text, kept with the job. submitted_by: who, for the record.
     """
 
@@ -88,6 +102,16 @@ class JobSpec(ClientEvent, frozen=True, kw_only=True, omit_defaults=True, forbid
     after_ok: tuple[str, ...] = ()
     after_any: tuple[str, ...] = ()
     array: Int = 0
+    gang: bool = False
+    estimate_ms: Int = 0
+    deadline_ms: Int = 0
+    sla: Sla = "batch"
+    spot: Literal["allow", "never"] = "allow"
+    max_price_micros_per_h: Int | None = None
+    node_labels: dict[str, str] = field(default_factory=dict)
+    tolerations: tuple[str, ...] = ()
+    anti_affinity: str = ""
+    max_per_node: Int = 0
     labels: dict[str, str] = field(default_factory=dict)
     submitted_by: str = ""
     fake: FakeRun | None = None
@@ -109,6 +133,7 @@ RANGES: dict[str, tuple[int, int]] = {
     "resources.cpu_millis": (1, 100_000_000),
     "resources.memory_bytes": (0, MAX_INT),
     "resources.gpus": (0, 1_024),
+    "resources.gpu_millis": (0, 999),
     "resources.pids_max": (0, 4_194_304),
     "priority": (-1_000, 1_000),
     "max_runtime_ms": (0, 3_650 * DAY_MS),
@@ -118,6 +143,9 @@ RANGES: dict[str, tuple[int, int]] = {
     "retry_backoff_ms": (0, DAY_MS),
     "max_lost": (0, 1_000),
     "array": (0, ARRAY_MAX),
+    "estimate_ms": (0, 3_650 * DAY_MS),
+    "deadline_ms": (0, 3_650 * DAY_MS),
+    "max_per_node": (0, ARRAY_MAX),
     "fake.duration_ms": (0, 3_650 * DAY_MS),
     "fake.exit_code": (0, 255),
     "fake.fail_attempts": (0, 1_000),
@@ -139,6 +167,7 @@ def problems(spec: JobSpec) -> list[Problem]:
     _check_ranges(spec, found)
     _check_environment(spec, found)
     _check_parents(spec, found)
+    _check_placement(spec, found)
     return found
 
 
@@ -158,14 +187,35 @@ def _check_what_runs(spec: JobSpec, found: list[Problem]) -> None:
         found.append(Problem("bad_value", "fake", "only the fake driver reads it"))
     if spec.driver != "docker" and spec.volumes:
         found.append(Problem("bad_value", "volumes", "only the docker driver mounts volumes"))
-    if spec.resources.gpu_model and not spec.resources.gpus:
-        found.append(Problem("bad_value", "resources.gpu_model", "set resources.gpus too: no GPU is asked for"))
+    _check_gpus(spec.resources, found)
     if spec.driver == "docker" and 0 < spec.resources.memory_bytes < DOCKER_MEMORY_MIN:
         found.append(
             Problem(
                 "out_of_range", "resources.memory_bytes", "docker needs at least 6 MiB (6291456), or 0 for no limit"
             )
         )
+
+
+def _check_gpus(asked: Resources, found: list[Problem]) -> None:
+    if asked.gpu_model and not asked.gpus and not asked.gpu_millis:
+        found.append(Problem("bad_value", "resources.gpu_model", "set resources.gpus too: no GPU is asked for"))
+    if asked.gpus and asked.gpu_millis:
+        found.append(Problem("bad_value", "resources.gpu_millis", "a share of one GPU excludes whole resources.gpus"))
+    if "" in asked.gpu_model.split("|")[1:]:
+        found.append(Problem("bad_value", "resources.gpu_model", "write models as A100 or A100|H100"))
+
+
+def _check_placement(spec: JobSpec, found: list[Problem]) -> None:
+    if spec.gang and not 1 < spec.array <= GANG_MAX:
+        text = f"a gang is an array of 2 to {GANG_MAX} members, not {spec.array}"
+        found.append(Problem("out_of_range", "array", text))
+    cap = spec.max_price_micros_per_h
+    if cap is not None and cap < 0:
+        found.append(Problem("out_of_range", "max_price_micros_per_h", f"{cap} is below 0"))
+    if spec.max_per_node and not spec.array and not spec.anti_affinity:
+        found.append(Problem("bad_value", "max_per_node", "counts members of an array, or jobs with anti_affinity set"))
+    if len(spec.anti_affinity) > 64:
+        found.append(Problem("bad_value", "anti_affinity", "at most 64 characters"))
 
 
 _ALWAYS = {path: limits for path, limits in RANGES.items() if not path.startswith("fake.")}

@@ -32,9 +32,12 @@ class RunAssigned(Decision, frozen=True, kw_only=True, omit_defaults=True, tag_f
 
     session: void for any other session of the node. member: index in an array, or -1.
     cpu_millis, memory_bytes, gpus: what the run holds; GPUs as exact devices (UUIDs).
+    gpu_millis: it holds only this share of its one device; 0 = whole devices.
+    gang_head: node of the gang's first member, for its rendezvous; "" = no gang.
     spec: the job's spec, as JSON, for the agent.
     score, runner_up, feasible: why this node (higher score is better; the second best node;
-    how many nodes could have taken it).
+    how many nodes could have taken it). runner_up_score: the points of that one.
+    terms: what the score is the sum of, where it has several terms.
     """
 
     session: Int
@@ -45,17 +48,22 @@ class RunAssigned(Decision, frozen=True, kw_only=True, omit_defaults=True, tag_f
     cpu_millis: Int = 0
     memory_bytes: Int = 0
     gpus: tuple[str, ...] = ()
+    gpu_millis: Int = 0
+    gang_head: str = ""
     score: Int = 0
+    terms: dict[str, Int] = field(default_factory=dict)
     runner_up: str = ""
+    runner_up_score: Int = 0
     feasible: Int = 0
     spec: Raw = Raw(b"{}")
 
 
 class StopOrdered(Decision, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="run.stop_ordered"):
-    """Stop this run: SIGTERM, the job's grace, SIGKILL."""
+    """Stop this run: SIGTERM, the job's grace, SIGKILL. detail: in whose favour, for people."""
 
     run: Int
     reason: str
+    detail: str = ""
 
 
 class FinishOrdered(

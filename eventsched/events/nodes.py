@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from msgspec import field
 
 from eventsched.resources import Capacity
@@ -14,7 +16,11 @@ class NodeJoined(Event, frozen=True, kw_only=True, omit_defaults=True, tag_field
     machine_id, boot_id: which machine, and which start of it.
     runs: complete inventory of the runs this machine still has (running, or ended and unreported);
         every other run of the node is closed.
-    drivers: the drivers it offers. leash: whether a separate process stops the runs when the
+    drivers: the drivers it offers. labels: for jobs that ask for them. taints: keeps off jobs that do
+        not tolerate them.
+    spot: the machine may be taken away at short notice; hazard_ppm_per_h: how likely within an hour, in
+        millionths. price_micros_per_h: what it costs, in millionths of the currency.
+    leash: whether a separate process stops the runs when the
         agent is cut off for `fence_after_ms`; `stop_ms` is the longest that stopping them takes.
     """
 
@@ -23,6 +29,10 @@ class NodeJoined(Event, frozen=True, kw_only=True, omit_defaults=True, tag_field
     capacity: Capacity
     drivers: tuple[str, ...] = ("docker",)
     labels: dict[str, str] = field(default_factory=dict)
+    taints: tuple[str, ...] = ()
+    spot: bool = False
+    hazard_ppm_per_h: Int = 0
+    price_micros_per_h: Int = 0
     runs: tuple[Int, ...] = ()
     leash: bool = False
     fence_after_ms: Int = 0
@@ -31,9 +41,13 @@ class NodeJoined(Event, frozen=True, kw_only=True, omit_defaults=True, tag_field
 
 
 class NodeLeaving(Event, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="node.leaving"):
-    """The agent is about to end its session: it stops its runs, and takes no new ones."""
+    """The agent is about to end its session: it stops its runs, and takes no new ones.
+
+    reason: `spot` when the machine is being taken away; its runs then count as preempted.
+    """
 
     session: Int
+    reason: Literal["", "spot"] = ""
 
 
 class NodeLeft(Event, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="node.left"):

@@ -27,9 +27,17 @@ def _check_node(state: ClusterState, node: Node) -> Iterator[str]:
         yield f"node {node.node_id}: cpu does not add up"
     if node.memory_free_bytes != node.capacity.memory_bytes - sum(run.memory_bytes for run in runs):
         yield f"node {node.node_id}: memory does not add up"
-    held = {uuid: run.seq for run in runs for uuid in run.gpus}
-    if held != node.gpu_runs or len(held) != sum(len(run.gpus) for run in runs):
-        yield f"node {node.node_id}: GPUs do not add up, or two runs share one"
+    held = {uuid: run.seq for run in runs for uuid in run.gpus if not run.gpu_millis}
+    if held != node.gpu_runs or len(held) != sum(len(run.gpus) for run in runs if not run.gpu_millis):
+        yield f"node {node.node_id}: GPUs do not add up, or two runs hold one whole"
+    shares: dict[str, int] = {}
+    for run in runs:
+        for uuid in run.gpus:
+            shares[uuid] = shares.get(uuid, 0) + run.gpu_millis
+    if {uuid: taken for uuid, taken in shares.items() if taken} != node.gpu_shares:
+        yield f"node {node.node_id}: shares of GPUs do not add up"
+    if any(taken > 1000 or uuid in node.gpu_runs for uuid, taken in node.gpu_shares.items()):
+        yield f"node {node.node_id}: a GPU is shared out twice"
     if bool(node.session) != (node.state in ("ready", "suspect", "leaving")):
         yield f"node {node.node_id} is {node.state} with session {node.session}"
 

@@ -91,6 +91,10 @@ def _start_session(state: ClusterState, node: Node, session: int, event: NodeJoi
     node.capacity = event.capacity
     node.drivers = event.drivers
     node.labels = event.labels
+    node.taints = event.taints
+    node.spot = event.spot
+    node.hazard_ppm_per_h = max(0, event.hazard_ppm_per_h)
+    node.price_micros_per_h = max(0, event.price_micros_per_h)
     node.leash = event.leash
     node.fence_after_ms = event.fence_after_ms
     node.stop_ms = event.stop_ms
@@ -109,13 +113,21 @@ def _explain_run(state: ClusterState, key: str, seq: int, reason: str) -> None:
 
 
 def leaving(state: ClusterState, recorded: Recorded, event: NodeLeaving) -> None:
-    """The agent is about to go: no new runs. What it stops on its way out may run elsewhere."""
+    """The agent is about to go: no new runs. What it stops on its way out may run elsewhere; if the
+    machine is being taken away, that counts as preemption."""
     node = state.nodes.get(recorded.subject[_JOINED_PREFIX:])
     if node is None or node.session != event.session:
         anomaly(state, recorded, "stale_session", f"session {event.session}")
         return
     node.state = "leaving"
     node.changed_ms = state.clock_ms
+    if event.reason == "spot":
+        for seq in node.runs:
+            run = state.runs[seq]
+            if not run.stop_owed and not run.stop_reason:
+                run.stop_reason, run.stop_detail = "preempted", "its spot node was taken away"
+                if run.state != "unknown":
+                    run.state = "stopping"
     state.changes.nodes[node.node_id] = None
 
 

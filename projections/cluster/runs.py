@@ -47,6 +47,7 @@ def run_assigned(state: ClusterState, recorded: Recorded, order: RunAssigned) ->
         order.cpu_millis,
         order.memory_bytes,
         order.gpus,
+        order.gpu_millis,
         assigned_ms=state.clock_ms,
     )
     _take(state, node, run)
@@ -64,7 +65,10 @@ def _take(state: ClusterState, node: Node, run: Run) -> None:
     node.cpu_free_millis -= run.cpu_millis
     node.memory_free_bytes -= run.memory_bytes
     for uuid in run.gpus:
-        node.gpu_runs[uuid] = run.seq
+        if run.gpu_millis:
+            node.gpu_shares[uuid] = node.gpu_shares.get(uuid, 0) + run.gpu_millis
+        else:
+            node.gpu_runs[uuid] = run.seq
     state.changes.nodes[node.node_id] = None
 
 
@@ -106,6 +110,7 @@ def stop_ordered(state: ClusterState, recorded: Recorded, order: StopOrdered) ->
     state.stops_owed.pop(run.seq, None)
     run.stop_owed = ""
     run.stop_reason = order.reason
+    run.stop_detail = order.detail
     if run.state != "unknown":
         run.state = "stopping"
 
@@ -188,7 +193,11 @@ def close_run(
     node.cpu_free_millis += run.cpu_millis
     node.memory_free_bytes += run.memory_bytes
     for uuid in run.gpus:
-        if node.gpu_runs.get(uuid) == run.seq:
+        if run.gpu_millis:
+            left = node.gpu_shares.pop(uuid, 0) - run.gpu_millis
+            if left > 0:
+                node.gpu_shares[uuid] = left
+        elif node.gpu_runs.get(uuid) == run.seq:
             del node.gpu_runs[uuid]
     state.changes.nodes[node.node_id] = None
     job = state.jobs.get(run.key)
@@ -212,7 +221,7 @@ def _settle(
     elif outcome in ("exited", "oom", "start_failed"):
         _failed(state, job, run, reason or "exit_code", detail, exit_code)
     elif outcome == "stopped":
-        _put_back(state, job, run.stop_reason or reason or "requeued", detail, exit_code)
+        _put_back(state, job, run.stop_reason or reason or "requeued", run.stop_detail or detail, exit_code)
     else:
         _put_back(state, job, reason or "node_gone", detail, exit_code)
 
@@ -243,6 +252,7 @@ def _put_back(state: ClusterState, job: Job, reason: str, detail: str, exit_code
     if reason in ("requeued", "unwanted"):
         return
     job.losses += 1
+    job.evictions += reason == "preempted"
     lost = reason not in ("drained", "preempted")
     if job.losses > job.spec.max_lost or (lost and job.spec.on_lost == "fail"):
         finish(state, job, "failed", "node_lost", detail or reason, exit_code)

@@ -45,6 +45,7 @@ class Job(Struct, omit_defaults=True, gc=False):
     run: the current or last run. avoid_node: where it failed last.
     waiting_on: parents that have not ended, each with "ok" or "any".
     doomed_by: a parent that makes it impossible to start.
+    evictions: how often it had to give way (preempted, or its spot node was taken away).
     tries: the last runs as (run, node, chunks of output shipped; -1 = not ended).
     """
 
@@ -62,6 +63,7 @@ class Job(Struct, omit_defaults=True, gc=False):
     attempt: int = 0
     failures: int = 0
     losses: int = 0
+    evictions: int = 0
     run: int = 0
     node: str = ""
     avoid_node: str = ""
@@ -97,7 +99,9 @@ class Run(Struct, omit_defaults=True, gc=False):
     """An attempt that holds resources. `seq` is the sequence of its assign: id and fence.
 
     state: assigned, starting, running, stopping, unknown (cut off, no leash).
+    gpu_millis: the share it holds of its one device; 0 = whole devices.
     stop_owed: why it must stop, not ordered yet. stop_reason: why a stop was ordered.
+    stop_detail: in whose favour.
     """
 
     seq: int
@@ -108,18 +112,20 @@ class Run(Struct, omit_defaults=True, gc=False):
     cpu_millis: int
     memory_bytes: int
     gpus: tuple[str, ...] = ()
+    gpu_millis: int = 0
     state: str = "assigned"
     assigned_ms: int = 0
     started_ms: int = 0
     stop_owed: str = ""
     stop_reason: str = ""
+    stop_detail: str = ""
 
 
 class Node(Struct, omit_defaults=True, gc=False):
     """A node. `session` is 0 when no agent holds one (state `lost` or `left`).
 
     state: ready, suspect, leaving, lost, left. Free amounts may be negative after a machine shrank.
-    gpu_runs: busy devices, each with its run.
+    gpu_runs: devices given whole, each with its run. gpu_shares: thousandths taken of shared ones.
     drain_at_ms: when the runs of a draining node are stopped; 0 = they may finish.
     """
 
@@ -133,10 +139,15 @@ class Node(Struct, omit_defaults=True, gc=False):
     memory_free_bytes: int
     drivers: tuple[str, ...] = ()
     labels: dict[str, str] = {}
+    taints: tuple[str, ...] = ()
+    spot: bool = False
+    hazard_ppm_per_h: int = 0
+    price_micros_per_h: int = 0
     leash: bool = False
     fence_after_ms: int = 0
     stop_ms: int = 0
     gpu_runs: dict[str, int] = {}
+    gpu_shares: dict[str, int] = {}
     runs: dict[int, None] = {}
     cordoned: bool = False
     draining: bool = False

@@ -27,7 +27,8 @@ from eventsched.events import (
 from eventsched.projections.cluster.outstanding import outstanding
 from eventsched.projections.cluster.state import ClusterState, Job
 from eventsched.projections.scheduling.admission import judge
-from eventsched.projections.scheduling.placing import Placement, place
+from eventsched.projections.scheduling.choosing import Placement
+from eventsched.projections.scheduling.placing import place
 from eventsched.projections.scheduling.planner import Planner
 from eventsched.projections.scheduling.policies import POLICIES, complete, params_hash, refuse
 from eventsched.wire import Decision
