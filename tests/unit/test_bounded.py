@@ -24,6 +24,7 @@ def test_judging_a_long_chain_compares_each_key_a_few_times_only(monkeypatch: py
     length, compared = 20_000, 0
 
     class CountedKey(str):
+        __slots__ = ()
         __hash__ = str.__hash__
 
         def __eq__(self, other: object) -> bool:
