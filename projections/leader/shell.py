@@ -30,6 +30,7 @@ from eventsched.log.link import Link
 from eventsched.log.port import AppendError, Conflict, Fenced, OutcomeUnknown, Outgoing
 from eventsched.log.reader import StreamReader
 from eventsched.log.streams import HB, api, ensure_streams
+from eventsched.projections.cluster.arrays import is_unreached
 from eventsched.projections.cluster.digest import digest_of_image, encode_state
 from eventsched.projections.cluster.state import TERMINAL, ClusterState
 from eventsched.projections.leader.answers import Answers
@@ -189,14 +190,15 @@ class Scheduler:
     async def moved(self, tenant: str, job_id: str, timeout_s: float) -> bool:
         """Wait until this job has ended (or is gone from the state); False when the time is up."""
         key, state = job_key(tenant, job_id), self.core.state
+        array_id, index = split_member(job_id) or (job_id, -1)
 
         def ended() -> bool:
             job = state.jobs.get(key)
-            return job is not None and job.state in TERMINAL
+            if job is not None:
+                return job.state in TERMINAL
+            parent = state.jobs.get(job_key(tenant, array_id))
+            return parent is None or parent.array is None or not is_unreached(parent.array, index)
 
-        parent = split_member(job_id)
-        if key not in state.jobs and parent is None:
-            return True
         try:
             async with asyncio.timeout(timeout_s), self._folded:
                 await self._folded.wait_for(ended)
