@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from eventsched.projections.cluster.arrays import is_unreached, member_key
+from eventsched.projections.cluster.arrays import member_key
 from eventsched.projections.cluster.state import TERMINAL, ClusterState, Job, Node
 from eventsched.resources import Capacity
 from eventsched.views import JobView, NodeView, Stats, Try
@@ -63,24 +63,6 @@ def _members(state: ClusterState, job: Job) -> dict[str, int]:
     if unreached:
         counts["pending"] = counts.get("pending", 0) + unreached
     return counts
-
-
-def unreached_member(state: ClusterState, parent: Job, index: int) -> JobView | None:
-    """A member that never became an object: it waits, or it ended with the array; None if it is neither."""
-    if parent.array is None or not 0 <= index < parent.spec.array:
-        return None
-    view = job_view(state, parent)
-    view.job_id = f"{parent.job_id}.{index}"
-    view.array, view.members, view.tries = 0, {}, []
-    view.assigned_ms = view.started_ms = None
-    if is_unreached(parent.array, index):
-        view.state = "pending"
-        view.finished_ms = None
-    elif parent.state not in TERMINAL and not parent.abort_seq:
-        return None
-    else:
-        view.state = "aborted" if parent.abort_seq else parent.state
-    return view
 
 
 def capacity_dict(cpu_millis: int, memory_bytes: int, gpus: dict[str, int]) -> dict[str, Any]:

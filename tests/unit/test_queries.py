@@ -3,86 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from eventsched.errors import Ambiguous, NotFound
+from eventsched.errors import Ambiguous, EventschedError, NotFound
 from eventsched.events import AbortRequested, HoldRequested
 from eventsched.heartbeat import Heartbeat, RunUsage
-from eventsched.projections.history import History
 from eventsched.projections.leader.answers import Answers
 from eventsched.projections.leader.core import SchedulerCore
 from eventsched.projections.leader.records import Records
 from eventsched.projections.leader.shell import Scheduler
-from eventsched.projections.queries import Queries
+from eventsched.projections.queries import FITTING_MAX
 from eventsched.projections.replica import Replica
-from eventsched.query import GetRequest, ListRequest, NodesRequest, StatsRequest
+from eventsched.query import ListRequest, NodesRequest, StatsRequest
 from eventsched.resources import Resources
 from eventsched.spec import JobSpec
-from eventsched.views import JobList, JobView
 
-from ..support import FAKE, ready
-
-KEEP = 3
-
-
-class Desk:
-    """A ledger, its history, and questions to both."""
-
-    def __init__(self, directory: Path) -> None:
-        self.ledger = ready(finished_keep=KEEP)
-        self.history = History(directory / "history.sqlite", "test.1")
-        self.queries = Queries(self.ledger.state, self.history)
-
-    def submit(self, *job_ids: str, tenant: str = "t", spec: JobSpec = FAKE) -> None:
-        """Jobs that a round has placed, if there was room."""
-        for job_id in job_ids:
-            self.ledger.submit(job_id, spec, tenant)
-        self.ledger.settle()
-        self.tell()
-
-    def finish(self, count: int = 1_000, exit_code: int = 0) -> None:
-        """End so many runs, the oldest first; what waits follows."""
-        while count and self.ledger.state.runs:
-            self.ledger.ended(next(iter(self.ledger.state.runs)), "exited", exit_code)
-            self.ledger.settle()
-            count -= 1
-        self.tell()
-
-    def ran(self, *job_ids: str, tenant: str = "t", exit_code: int = 0) -> None:
-        for job_id in job_ids:
-            self.submit(job_id, tenant=tenant)
-            self.finish(exit_code=exit_code)
-
-    def tell(self) -> None:
-        self.history.take(self.ledger.state.changes.ended)
-        self.ledger.state.changes.ended.clear()
-        self.history.flush(self.ledger.state.seq)
-
-    def get(self, job_id: str, tenant: str = "") -> JobView:
-        return self.queries.get(GetRequest(job_id, tenant), self.ledger.state.clock_ms)
-
-    def page(self, **fields: Any) -> JobList:
-        return self.queries.list(ListRequest(**fields), self.ledger.state.clock_ms)
-
-    def ids(self, **fields: Any) -> list[str]:
-        return [view.job_id for view in self.page(**fields).jobs]
-
-    def pages(self, between: Callable[[], None] = lambda: None, **fields: Any) -> list[str]:
-        found: list[str] = []
-        cursor = ""
-        for _ in range(100):
-            answer = self.page(cursor=cursor, **fields)
-            found += [view.job_id for view in answer.jobs]
-            cursor = answer.cursor
-            if not cursor:
-                return found
-            between()
-        raise AssertionError("the pages do not come to an end")
+from ..desk import KEEP, Desk
 
 
 @pytest.fixture
@@ -397,3 +338,50 @@ async def test_an_answer_finds_what_ended_a_moment_ago(desk: Desk, scheduler: Sc
     assert desk.ids() == ["old"]
     answer = await Answers(scheduler).list(ListRequest())
     assert [view.job_id for view in answer.jobs] == ["c", "b", "a", "old"]
+
+
+# ---- questions that are none, and many answers to one --------------------------------------------
+
+
+@pytest.mark.parametrize("cursor", ["²", "٣", "-1", "1.5", "x", " 1", "9" * 19, "9" * 5_000])
+def test_a_cursor_that_is_none_of_ours_is_refused_by_name(array: Desk, cursor: str) -> None:
+    """`"²".isdigit()` is true, and a number may be too large for the history."""
+    for fields in ({}, {"array": "t/a"}):
+        with pytest.raises(EventschedError, match="cursor") as raised:
+            array.page(cursor=cursor, **fields)
+        assert len(raised.value.message) < 100
+        assert "first page" in raised.value.hint
+
+
+def test_an_ambiguous_id_lists_five_and_says_how_many_more(desk: Desk) -> None:
+    desk.ran("train-0", "train-1", "train-2", "train-3")
+    desk.submit("train-4")
+    with pytest.raises(Ambiguous) as raised:
+        desk.get("train")
+    assert raised.value.message == "'train' fits several jobs: " + ", ".join(f"t/train-{n}" for n in range(5))
+    desk.submit("train-5", "train-6", "train-7")
+    with pytest.raises(Ambiguous, match=r"t/train-4 and 3 more$"):
+        desk.get("train")
+    for number in range(8, FITTING_MAX + 5):
+        desk.ledger.submit(f"train-{number}")
+    with pytest.raises(Ambiguous, match=f"and at least {FITTING_MAX - 5} more$"):
+        desk.get("train")
+
+
+def test_the_beginning_of_an_array_s_id_is_enough_for_a_member(array: Desk) -> None:
+    array.submit("axe", "bee", tenant="u")
+    assert array.get("a.3").job_id == "a.3"
+    array.submit("bees", spec=JobSpec(driver="fake", array=2))
+    assert array.get("be.1").job_id == "bees.1", "of those that fit, only this one has such a member"
+
+
+def test_tenants_that_come_later_are_found_without_naming_them(desk: Desk) -> None:
+    for number in range(12):  # ended jobs leave the state in between
+        desk.ran(f"j{number}", tenant=f"tenant{number}")
+        assert desk.get(f"j{number}").tenant == f"tenant{number}"
+        desk.submit(f"live{number}", tenant=f"other{number}")
+        assert desk.get(f"live{number}").tenant == f"other{number}"
+        desk.finish()
+    for number in range(12):
+        assert desk.get(f"j{number}").tenant == f"tenant{number}"
+        assert desk.get(f"live{number}").tenant == f"other{number}"
