@@ -105,6 +105,8 @@ class _Connection:
                         continue
                     self._losing = proxy.take(proxy.lose, self._line)
                 await proxy.talking()
+                if reader.at_eof():
+                    return  # whoever asked is gone
                 self._engine.write(data)
 
     async def answers(self, reader: asyncio.StreamReader) -> None:

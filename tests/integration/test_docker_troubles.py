@@ -14,8 +14,10 @@ from eventsched.agents.drivers.docker import DockerDriver
 from eventsched.agents.effects import Ended, Launch
 from eventsched.new_ids import new_ulid
 from eventsched.spec import JobSpec
+from eventsched.views import JobView
 
-from ..engine import docker, remove_all
+from ..cluster import Cluster, until
+from ..engine import containers_of, docker, engine_time, remove_all
 from ..engine_proxy import EngineProxy
 
 DEAF = "trap '' TERM; echo ready; while true; do sleep 0.1; done"
@@ -132,3 +134,45 @@ async def test_an_engine_that_is_away_says_nothing_about_what_runs(box: Box) -> 
     box.proxy.refuse["/containers"] = 1
     with pytest.raises(EngineAway, match="did not receive an exit event"):
         await box.driver.inventory()
+
+
+async def test_an_agent_that_leaves_while_its_engine_is_silent_stays_on_the_leash(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """It can stop nothing, so it says nothing: the leash does it, and only then is the job started elsewhere."""
+    proxy = EngineProxy(tmp_path / "engine.sock")
+    await proxy.start()
+    cluster.scheduler()
+    cluster.agent("n1", drivers=("docker",), DOCKER_HOST=proxy.host)
+    client = await cluster.ready(1)
+    cluster_id = (await client.stats()).cluster_id
+    try:
+        script = ("sh", "-c", "while true; do sleep 0.1; done")
+        submitted = await client.submit(image="busybox", command=script, network="none", stop_grace_ms=500)
+        job: JobView = await cluster.until_state(client, submitted.job_id, "running")
+        cluster.agent("n2", drivers=("docker",))
+        await cluster.ready(2)
+        proxy.fall_silent()
+        leaving = asyncio.ensure_future(cluster.end("n1", 60))
+
+        async def leaving_shown() -> bool:
+            return (await client.node("n1")).state == "leaving"
+
+        await until(leaving_shown, what="n1 to say that it leaves")
+        assert await leaving == 0
+        assert "left_with_runs" in cluster.log("n1").read_text()
+        assert (await client.node("n1")).state in ("leaving", "suspect"), "it has not said goodbye"
+        proxy.speak()
+
+        async def elsewhere() -> JobView | None:
+            view = await client.get(job.job_id)
+            return view if (view.state, view.node) == ("running", "n2") else None
+
+        await until(elsewhere, 30, "the job to run on n2")
+        assert (await client.node("n1")).state == "lost"
+        first, second = await containers_of(job.job_id)
+        assert engine_time(first["State"]["FinishedAt"]) < engine_time(second["State"]["StartedAt"])
+    finally:
+        await cluster.stop()
+        await remove_all(cluster_id)
+        await proxy.close()
