@@ -38,8 +38,9 @@ from eventsched.events import (
     StopOrdered,
 )
 from eventsched.ids import member_id
-from eventsched.recorded import Recorded
+from eventsched.recorded import Recorded, Unreadable
 from eventsched.spec import JobSpec
+from eventsched.subjects import assign
 
 _spec = msgspec.json.Decoder(JobSpec)
 
@@ -71,6 +72,7 @@ class AgentCore:
         self.session = 0
         self.open = False
         self.over = False
+        self.rejoins = False
         self.leaving = False
         self.cursor = 0
         self.known = {run.launch.run: run for run in known}
@@ -113,6 +115,8 @@ class AgentCore:
                 return self._end("the leader gave this node up", rejoin=True)
             case SessionOpened() as answer if answer.session > self.session:
                 return self._end(f"session {answer.session} has replaced this one", rejoin=False)
+            case Unreadable() if recorded.subject == assign(self.node) and self.open and not self.leaving:
+                return [_unstartable(recorded.seq, "the assignment", "it was written by a newer scheduler")]
             case NodeJoined() as event if event.machine_id == self.machine_id:
                 return self._end("another agent of this machine has joined as this node", rejoin=False)
         return []
@@ -123,6 +127,7 @@ class AgentCore:
 
     def _end(self, why: str, rejoin: bool) -> list[Effect]:
         self.over = True
+        self.rejoins = rejoin
         self.open = False
         return [SessionOver(why, rejoin)]
 
@@ -163,13 +168,7 @@ class AgentCore:
         try:
             spec = _spec.decode(order.spec)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            ended = RunEnded(
-                run=seq,
-                outcome="start_failed",
-                reason="engine_error",
-                detail=f"this agent cannot read the spec: {error}",
-            )
-            return [Report(ended)]
+            return [_unstartable(seq, "the spec", str(error))]
         job_id = order.job if order.member < 0 else member_id(order.job, order.member)
         launch = Launch(seq, order.tenant, job_id, order.attempt, order.gpus, spec, order.member)
         self.runs[seq] = LocalRun(launch, "starting")
@@ -207,9 +206,12 @@ class AgentCore:
         return [Report(RunStarting(run=run, phase=phase))]
 
     def started(self, run: int, now_ms: int) -> list[Effect]:
-        """It runs."""
+        """It runs. One that comes through after the session is nobody's: it may run elsewhere by now."""
         local = self.runs[run]
         local.phase = "running"
+        kept = self.rejoins and local.launch.spec.on_disconnect == "keep"
+        if self.over and not kept:
+            local.stop = local.stop or "session_over"
         if local.launch.spec.max_runtime_ms:
             local.deadline_ms = now_ms + local.launch.spec.max_runtime_ms
         effects: list[Effect] = [] if self.over else [Report(RunStarted(run=run))]
@@ -253,3 +255,10 @@ class AgentCore:
     def _forget(self, run: int) -> list[Effect]:
         self.runs.pop(run, None)
         return [ForgetRun(run)]
+
+
+def _unstartable(run: int, what: str, why: str) -> Report:
+    """Say at once that an order can't be followed: its run would hold its resources for ever. Where the
+    order was no assignment, no such run is open and the report changes nothing."""
+    detail = f"this agent cannot read {what} ({why}): upgrade the agent"
+    return Report(RunEnded(run=run, outcome="start_failed", reason="agent_too_old", detail=detail[:500]))

@@ -18,7 +18,7 @@ import structlog
 
 from eventsched import __version__
 from eventsched.agents import leash
-from eventsched.agents.drivers.base import Driver, Place
+from eventsched.agents.drivers.base import Driver, EngineAway, Place
 from eventsched.agents.drivers.registry import make_driver
 from eventsched.agents.effects import KnownRun, SessionOver
 from eventsched.agents.gpu import Gpus
@@ -34,6 +34,8 @@ from eventsched.log.streams import LOGS
 
 _log = structlog.get_logger("eventsched.agent")
 REAP_EVERY_S = 20.0
+ENGINE_RETRY_S = 2.0
+ENGINE_ANSWER_S = 10.0
 REJOIN_AFTER_S = 0.5
 REMOVERS = 4
 LEAVE_REMOVAL_S = 30
@@ -68,7 +70,7 @@ class Agent:
         self.drivers: dict[str, Driver] = {driver.name: driver for driver in made}
         self.session: Session | None = None
         self.ready = asyncio.Event()
-        self._leaving = False
+        self._leaving = asyncio.Event()
         self._removals: dict[int, tuple[asyncio.TimerHandle, Driver, int]] = {}
         self._to_remove: asyncio.Queue[tuple[Driver, int]] = asyncio.Queue()
         self._orphans_seen: dict[int, int] = {}
@@ -108,19 +110,22 @@ class Agent:
         return handle
 
     async def _sessions(self) -> None:
-        while not self._leaving:
+        while not self._leaving.is_set():
             self.ensure_leash()
-            self.session = Session(self, await self._inventory())
+            found = await self._take_stock()
+            if found is None:
+                break
+            self.session = Session(self, found)
             watcher = asyncio.get_running_loop().create_task(self._note_ready(self.session))
             try:
                 over = await self.session.run()
             finally:
                 watcher.cancel()
-            if self._leaving:
-                await self._left()
-                return
+            if self._leaving.is_set():
+                break
             self._after_session(over)
             await asyncio.sleep(REJOIN_AFTER_S)
+        await self._left()
 
     def _after_session(self, over: SessionOver) -> None:
         if not over.rejoin:
@@ -132,10 +137,9 @@ class Agent:
         self.ready.set()
 
     async def _left(self) -> None:
-        for driver in self.drivers.values():
-            if any(known.ended is None for known in await driver.inventory()):
-                _log.warning("left_with_runs", node=self.node, driver=driver.name)
-                return  # the lease runs out, and the leash stops them
+        if await self._may_still_run():
+            _log.warning("left_with_runs", node=self.node)
+            return  # the lease runs out, and the leash stops them
         drop_lease(self.directory)
         for timer, driver, run in list(self._removals.values()):
             timer.cancel()
@@ -147,11 +151,43 @@ class Agent:
             await driver.leave()
         _log.info("left", node=self.node)
 
+    async def _may_still_run(self) -> bool:
+        """Whether anything of ours may run here; a driver that does not answer counts as yes."""
+        core = self.session.core if self.session is not None else None
+        if core is not None and not core.rejoins and any(one.phase != "ended" for one in core.runs.values()):
+            return True
+        try:
+            async with asyncio.timeout(ENGINE_ANSWER_S):
+                known = [one for driver in self.drivers.values() for one in await driver.inventory()]
+        except (EngineAway, TimeoutError):
+            return True
+        return any(one.ended is None for one in known)
+
     async def leave(self) -> None:
         """Ask `run` to finish: runs are stopped and reported, the node says goodbye."""
-        self._leaving = True
+        self._leaving.set()
         if self.session is not None:
             await self.session.leave()
+
+    async def _take_stock(self) -> list[tuple[Driver, KnownRun]] | None:
+        """The inventory, once the engines give one; None when the agent was asked to leave meanwhile."""
+        stock = asyncio.ensure_future(self._inventory_at_last())
+        asked = asyncio.ensure_future(self._leaving.wait())
+        try:
+            await asyncio.wait((stock, asked), return_when=asyncio.FIRST_COMPLETED)
+            return None if self._leaving.is_set() else stock.result()
+        finally:
+            stock.cancel()
+            asked.cancel()
+            await asyncio.gather(stock, asked, return_exceptions=True)
+
+    async def _inventory_at_last(self) -> list[tuple[Driver, KnownRun]]:
+        while True:
+            try:
+                return await self._inventory()
+            except EngineAway as error:
+                _log.warning("engine_away", node=self.node, error=str(error))
+                await asyncio.sleep(ENGINE_RETRY_S)
 
     async def _inventory(self) -> list[tuple[Driver, KnownRun]]:
         """What the drivers still have, without the runs that were stopped for want of a lease: their

@@ -43,6 +43,7 @@ REASONS: dict[str, str] = {
     "volume_refused": "a volume is outside the node's allow-list",
     "network_refused": "the network mode is not allowed on this node",
     "engine_error": "the container engine refused the run",
+    "agent_too_old": "the node's agent cannot read the job's assignment; upgrade the agent",
     "engine_lost": "the container engine went away and nobody saw how the run ended",
     "killed": "killed by a signal nobody here sent",
     "max_runtime": "ran longer than max_runtime",

@@ -25,6 +25,8 @@ COLOURS = {
     "expired": "magenta",
     "aborted": "magenta",
     "ready": "green",
+    "draining": "yellow",
+    "drained": "cyan",
     "suspect": "yellow",
     "lost": "red",
     "left": "dim",
@@ -139,8 +141,10 @@ def nodes_table(views: Sequence[NodeView]) -> Table:
     table = _plain("NODE", "STATE", "CPUS", "MEMORY", "GPUS", "RUNS", "DRIVERS", "LOAD", "HEARD")
     for view in views:
         state = _state(view.state)
-        if view.draining or view.cordoned:
-            state += " draining" if view.draining else " cordoned"
+        if view.draining and view.state not in ("draining", "drained"):
+            state += " draining"
+        elif view.cordoned and not view.draining:
+            state += " cordoned"
         free, capacity = view.free, view.capacity
         table.add_row(
             view.node,

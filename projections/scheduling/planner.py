@@ -93,7 +93,8 @@ class Planner:
             self.fleet.sync(state, changes.nodes)
             self.usage.sync(state, changes.nodes)
             for name in changes.nodes:
-                if state.nodes[name].draining:
+                node = state.nodes.get(name)
+                if node is not None and node.draining:
                     self.draining[name] = None
                 else:
                     self.draining.pop(name, None)

@@ -77,12 +77,19 @@ def _gpu_counts(capacity: Capacity, busy: dict[str, int] | None = None) -> dict[
     return counts
 
 
+def node_state(node: Node) -> str:
+    """A node's state as people see it: a drain says more than that the agent is well."""
+    if node.state != "ready" or not node.draining:
+        return node.state
+    return "draining" if node.runs else "drained"
+
+
 def node_view(state: ClusterState, node: Node) -> NodeView:
     """A node as people see it, without what only heartbeats know."""
     capacity = node.capacity
     return NodeView(
         node=node.node_id,
-        state=node.state,
+        state=node_state(node),
         capacity=capacity_dict(capacity.cpu_millis, capacity.memory_bytes, _gpu_counts(capacity)),
         free=capacity_dict(node.cpu_free_millis, node.memory_free_bytes, _gpu_counts(capacity, node.gpu_runs)),
         cordoned=node.cordoned,
@@ -129,7 +136,8 @@ def stats(state: ClusterState, answered_by: str, role: str) -> Stats:
     gpus: dict[str, int] = {}
     gpus_free: dict[str, int] = {}
     for node in state.nodes.values():
-        nodes[node.state] = nodes.get(node.state, 0) + 1
+        shown = node_state(node)
+        nodes[shown] = nodes.get(shown, 0) + 1
         if not node.session:
             continue
         total["cpu_millis"] += node.capacity.cpu_millis
