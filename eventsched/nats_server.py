@@ -21,7 +21,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
-from eventsched.errors import NoServer, SettingsError
+from eventsched.errors import EventschedError, NoServer
 from eventsched.log.link import LinkOptions
 
 DEFAULT_PORT = 4222
@@ -131,7 +131,7 @@ class NatsServer:
         """Start the process; `wait_ready` says when it answers."""
         if self.port:
             if free_port(self.port) != self.port:
-                raise SettingsError(f"port {self.port} is taken", "choose another with --nats-port")
+                raise EventschedError(f"port {self.port} is taken", "choose another with --nats-port")
         else:
             self.port = free_port(DEFAULT_PORT)
         self.data.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from msgspec import structs
 
 from eventsched import codec
+from eventsched.errors import NoServer
 from eventsched.events import (
     Admitted,
     Concluded,
@@ -22,10 +23,12 @@ from eventsched.ids import member_id, split_member
 from eventsched.log.port import EventLog
 from eventsched.recorded import Recorded, Unreadable
 from eventsched.views import JobView
+from eventsched.visible import visible
 from eventsched.wire import Decision, Event
 
 _STAMP = frozenset(structs.asdict(Decision(epoch=0)))
-IDLE_S = 0.5
+PATIENCE_S = 15.0
+"""How long the log may take for the next entries it is known to hold."""
 
 
 class JobFilter:
@@ -60,19 +63,31 @@ class JobFilter:
         return False
 
 
-async def follow_events(log: EventLog, job: JobView | None, from_seq: int, follow: bool) -> AsyncIterator[Recorded]:
-    """Events from `from_seq` on; with a job, those about it, from its submission on."""
+async def follow_events(
+    log: EventLog, job: JobView | None, from_seq: int, upto: int | None = None
+) -> AsyncIterator[Recorded]:
+    """Events from `from_seq` up to sequence `upto` (None = for ever); with a job, those about it.
+
+    Raises NoServer when the log does not give what it was known to hold.
+    """
     wanted = JobFilter(job) if job is not None else None
-    feed = log.read(max(from_seq, job.seq if job is not None else 1))
+    start = max(from_seq, job.seq if job is not None else 1)
+    if upto is not None and start > upto:
+        return
+    feed = log.read(start)
     try:
         while True:
-            entries = await feed.get(None if follow else IDLE_S)
+            entries = await feed.get(None if upto is None else PATIENCE_S)
             for seq, at_ms, subject, payload in entries:
+                if upto is not None and seq > upto:
+                    return
                 recorded = Recorded(seq, at_ms, subject, codec.decode(subject, payload))
                 if wanted is None or wanted(recorded):
                     yield recorded
-            if not follow and (not entries or feed.pending == 0):
-                return
+                if seq == upto:
+                    return
+            if not entries:
+                raise NoServer(f"the log stopped answering before sequence {upto}", "try again, or look at the server")
     finally:
         await feed.close()
 
@@ -93,7 +108,8 @@ def kind_of(recorded: Recorded) -> str:
 def line_of(recorded: Recorded) -> str:
     """One event as one readable line: sequence, time, where, what, and what it says."""
     at = datetime.fromtimestamp(recorded.at_ms / 1000, UTC).strftime("%H:%M:%S.%f")[:-3]
-    return f"{recorded.seq:>8}  {at}  {kind_of(recorded):<20} {_where(recorded):<28} {_says(recorded.event)}".rstrip()
+    text = f"{recorded.seq:>8}  {at}  {kind_of(recorded):<20} {_where(recorded):<28} {_says(recorded.event)}"
+    return visible(text.rstrip())
 
 
 def _where(recorded: Recorded) -> str:

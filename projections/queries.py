@@ -49,16 +49,25 @@ class Queries:
     def get(self, request: GetRequest, now_ms: int) -> JobView:
         """One job by id or by the beginning of its id. Raises NotFound (with near matches), Ambiguous."""
         found = self._exactly(request.job_id, request.tenant, now_ms)
+        if not found and request.prefer:
+            found = self._beginning(request.job_id, request.prefer, now_ms)
         if not found:
-            base, member = split_member(request.job_id) or (request.job_id, -1)
-            for tenant, job_id in self._starting(base, request.tenant)[:2]:
-                found += self._exactly(job_id if member < 0 else f"{job_id}.{member}", tenant, now_ms)
+            found = self._beginning(request.job_id, request.tenant, now_ms)
+        own = [view for view in found if view.tenant == request.prefer]
+        found = own or found
         if len(found) == 1:
             return found[0]
         if not found:
             raise NotFound(f"no job {request.job_id!r}", self._near(request.job_id, request.tenant))
         names = ", ".join(f"{view.tenant}/{view.job_id}" for view in found[:NEAR_MAX])
         raise Ambiguous(f"{request.job_id!r} fits several jobs: {names}", "give more of the id, or --tenant")
+
+    def _beginning(self, job_id: str, tenant: str, now_ms: int) -> JobViews:
+        base, member = split_member(job_id) or (job_id, -1)
+        found: JobViews = []
+        for owner, whole in self._starting(base, tenant)[:2]:
+            found += self._exactly(whole if member < 0 else f"{whole}.{member}", owner, now_ms)
+        return found
 
     def _exactly(self, job_id: str, tenant: str, now_ms: int) -> list[JobView]:
         state = self._state
