@@ -12,10 +12,17 @@ from eventsched.errors import NoServer
 from eventsched.events import (
     Admitted,
     Concluded,
+    FinishOrdered,
+    NodeJoined,
+    NodeLeaving,
+    NodeLeft,
+    NodeLost,
     RunAssigned,
     RunEnded,
     RunStarted,
     RunStarting,
+    SessionOpened,
+    SessionRefused,
     StopOrdered,
 )
 from eventsched.events.catalogue import DECIDE_KIND_OF
@@ -32,7 +39,11 @@ PATIENCE_S = 15.0
 
 
 class JobFilter:
-    """Picks the events about one job (for an array: about its members too) in log order."""
+    """Picks the events about one job (for an array: about its members too) in log order.
+
+    A run may end without a word about it: with its node, or because the node's next session no longer
+    has it. Such events of the node are part of the story while the job has an open run there.
+    """
 
     def __init__(self, job: JobView) -> None:
         self._tenant = job.tenant
@@ -40,7 +51,9 @@ class JobFilter:
         self._job_id = member[0] if member else job.job_id
         self._member: int | None = member[1] if member else None
         self._seq = job.seq
-        self._runs: dict[int, None] = {}
+        self._runs: dict[int, int] = {}
+        self._open: dict[int, tuple[int, str]] = {}
+        self._joins: dict[int, None] = {}
 
     def __call__(self, recorded: Recorded) -> bool:
         """True when the event is about the job."""
@@ -49,18 +62,48 @@ class JobFilter:
             return True
         match event:
             case RunAssigned():
-                mine = event.tenant == self._tenant and event.job == self._job_id
-                if mine and self._member in (None, event.member):
-                    self._runs[recorded.seq] = None
-                    return True
-                return False
-            case RunStarting() | RunStarted() | RunEnded() | StopOrdered():
+                return self._assigned(recorded, event)
+            case RunStarting() | RunStarted() | StopOrdered() | FinishOrdered():
                 return event.run in self._runs
+            case RunEnded():
+                return self._ended(event.run)
             case Admitted():
                 return any(one.seq == self._seq for one in event.rejected)
             case Concluded():
-                return any(one.tenant == self._tenant and one.job == self._job_id for one in event.jobs)
+                return any(self._mine(one.tenant, one.job, one.member) for one in event.jobs)
+            case NodeLost() | NodeLeaving() | NodeLeft() | NodeJoined():
+                return self._node_changed(recorded, event)
+            case SessionOpened() | SessionRefused():
+                return event.session in self._joins
         return False
+
+    def _mine(self, tenant: str, job: str, member: int) -> bool:
+        return tenant == self._tenant and job == self._job_id and (self._member is None or member in (-1, self._member))
+
+    def _assigned(self, recorded: Recorded, order: RunAssigned) -> bool:
+        if not self._mine(order.tenant, order.job, order.member):
+            return False
+        self._runs[recorded.seq] = order.member
+        self._open[order.member] = (recorded.seq, recorded.subject.rpartition(".")[2])
+        return True
+
+    def _ended(self, run: int) -> bool:
+        if run not in self._runs:
+            return False
+        if self._open.get(self._runs[run], (0, ""))[0] == run:
+            del self._open[self._runs[run]]
+        return True
+
+    def _node_changed(self, recorded: Recorded, event: NodeLost | NodeLeaving | NodeLeft | NodeJoined) -> bool:
+        node = recorded.subject.rpartition(".")[2]
+        inventory = event.runs if isinstance(event, NodeJoined) else ()
+        hit = [member for member, (run, where) in self._open.items() if where == node and run not in inventory]
+        if hit and isinstance(event, NodeJoined | NodeLeft):  # the last word on these runs
+            for member in hit:
+                del self._open[member]
+        if hit and isinstance(event, NodeJoined):
+            self._joins[recorded.seq] = None
+        return bool(hit)
 
 
 async def follow_events(
