@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
-from msgspec import structs
+from msgspec import json, structs, to_builtins
 
 from eventsched import codec
 from eventsched.errors import NoServer
@@ -33,6 +33,7 @@ from eventsched.views import JobView
 from eventsched.visible import visible
 from eventsched.wire import Decision, Event
 
+_QUIET = frozenset(("type", "spec", "code", "nonce"))
 _STAMP = frozenset(structs.asdict(Decision(epoch=0)))
 PATIENCE_S = 15.0
 """How long the log may take for the next entries it is known to hold."""
@@ -171,13 +172,12 @@ def _says(event: Event) -> str:
         text = f"{event.tenant}/{job} attempt {event.attempt} score {event.score}"
         return text + (f" before {event.runner_up}" if event.runner_up else "")
     parts = []
-    for name, value in structs.asdict(event).items():
-        default_free = value not in (None, "", (), [], {}, -1) and name not in ("spec", "code", "nonce")
-        if default_free and not (isinstance(event, Decision) and name in _STAMP):
+    for name, value in to_builtins(event).items():  # what has its default value is left out, as in the log
+        if name not in _QUIET and not (isinstance(event, Decision) and name in _STAMP):
             parts.append(f"{name}={_short(value)}")
     return " ".join(parts)
 
 
 def _short(value: object) -> str:
-    text = codec.encode(value).decode() if not isinstance(value, str) else value  # type: ignore[arg-type]
+    text = value if isinstance(value, str) else json.encode(value).decode()
     return text if len(text) <= 60 else text[:57] + "..."
