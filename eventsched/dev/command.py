@@ -183,9 +183,7 @@ def _greet(cluster: DevCluster, nodes: list[NodeView], http: str, driver: str, s
     print(f"  {command} jobs")
     print(f"  {command} events --follow")
     if less:
-        print(
-            f"note: an agent here offers {format_cpus(small)} cpus; a job asks for 1 by default, and would wait for ever."
-        )
+        print(f"note: an agent here offers {format_cpus(small)} cpus; a job asks for 1 by default, and never starts.")
         print(f"      Submit with{less}, or start dev with fewer --agents, or with --cpus 1: each agent then offers")
         print("      a core, whether the machine has it or not.")
     print("Ctrl-C stops it", flush=True)
