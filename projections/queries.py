@@ -66,23 +66,26 @@ class Queries:
     def get(self, request: GetRequest, now_ms: int) -> JobView:
         """One job by id or by the beginning of its id. Raises NotFound (with near matches), Ambiguous."""
         found = self._exactly(request.job_id, request.tenant, now_ms)
+        if not found and request.prefer:
+            found = self._by_beginning(request.job_id, request.prefer, now_ms)
         if not found:
-            found = self._by_beginning(request, now_ms)
+            found = self._by_beginning(request.job_id, request.tenant, now_ms)
+        found = [view for view in found if view.tenant == request.prefer] or found
         if len(found) == 1:
             return found[0]
         if not found:
             raise NotFound(f"no job {request.job_id!r}", self._near(request.job_id, request.tenant))
         raise _ambiguous(request.job_id, [f"{view.tenant}/{view.job_id}" for view in found])
 
-    def _by_beginning(self, request: GetRequest, now_ms: int) -> JobViews:
-        base, index = split_member(request.job_id) or (request.job_id, -1)
-        fitting = self._starting(base, request.tenant)
+    def _by_beginning(self, beginning: str, tenant: str, now_ms: int) -> JobViews:
+        base, index = split_member(beginning) or (beginning, -1)
+        fitting = self._starting(base, tenant)
         if index >= 0:
-            found = [self._exactly(member_id(job_id, index), tenant, now_ms) for tenant, job_id in fitting]
+            found = [self._exactly(member_id(job_id, index), owner, now_ms) for owner, job_id in fitting]
             return [view for views in found for view in views]
         if len(fitting) > 1:
-            raise _ambiguous(request.job_id, [job_key(*names) for names in fitting])
-        return [view for tenant, job_id in fitting for view in self._exactly(job_id, tenant, now_ms)]
+            raise _ambiguous(beginning, [job_key(*names) for names in fitting])
+        return [view for owner, job_id in fitting for view in self._exactly(job_id, owner, now_ms)]
 
     def _exactly(self, job_id: str, tenant: str, now_ms: int) -> JobViews:
         """The newest job of this id of each tenant."""
