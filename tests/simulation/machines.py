@@ -349,7 +349,13 @@ class SimAgent:
                 self._do(self.core.start_failed(launch.run, "unwanted", ""))
             return
         self.machine.start(launch)
-        self._do(self.core.started(launch.run, self.world.now_ms))
+        self._later(lambda: self._started(launch.run))
+
+    def _started(self, run: int) -> None:
+        """The engine's answer, a moment after it began: much may have happened meanwhile."""
+        if run in self.core.runs:
+            self._do(self.core.started(run, self.world.now_ms))
+            self.container_ended(run)
 
     def container_ended(self, run: int) -> None:
         """The engine says that a container has ended."""
