@@ -23,8 +23,8 @@ from eventsched.agents.drivers.registry import make_driver
 from eventsched.agents.effects import KnownRun, SessionOver
 from eventsched.agents.gpu import Gpus
 from eventsched.agents.inventory import capacity, machine_id, node_id
-from eventsched.agents.lease import Lease, boot_ms, drop_lease, read_fenced
-from eventsched.agents.process_runs import boot_id
+from eventsched.agents.lease import Lease, Terms, boot_ms, drop_lease, read_fenced
+from eventsched.agents.processes import boot_id
 from eventsched.agents.session import Session
 from eventsched.agents.settings import AgentSettings
 from eventsched.errors import EventschedError, SettingsError
@@ -60,12 +60,14 @@ class Agent:
         self.boot_id = boot_id()
         self.log = JetStreamLog(link)
         self.output_log = JetStreamLog(link, stream=LOGS)
-        self.lease = Lease(self.directory, settings.fence_after_ms)
         self.gpus = Gpus()
         self.capacity = capacity(self.gpus, self.node, settings.cpus, settings.memory, settings.gpus)
         self.place = Place(cluster_id, self.node, self.directory)
         made = drivers or [make_driver(name, self.place, settings.docker) for name in settings.drivers]
         self.drivers: dict[str, Driver] = {driver.name: driver for driver in made}
+        engine = getattr(self.drivers.get("docker"), "socket_path", "")
+        terms = Terms(cluster_id, self.node, settings.fence_grace_ms, engine)
+        self.lease = Lease(self.directory, settings.fence_after_ms, terms)
         self.session: Session | None = None
         self.ready = asyncio.Event()
         self._leaving = False
@@ -197,11 +199,9 @@ class Agent:
         if handle is None:
             return
         os.close(handle)
-        docker = self.drivers.get("docker")
-        arguments = [str(self.directory), self.place.cluster, self.node, str(self.settings.fence_grace_ms)]
         with (self.directory / "leash.log").open("ab") as log:
             self._leash = subprocess.Popen(
-                [sys.executable, "-m", "eventsched.agents.leash", *arguments, getattr(docker, "socket_path", "")],
+                [sys.executable, "-m", "eventsched.agents.leash", str(self.directory)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
