@@ -49,13 +49,15 @@ class LocalRun(Struct):
     """A run on this machine.
 
     phase: starting, running, ended. stop: why it is being stopped ("" = it is not); `timed_out`
-    is the agent's own reason. wanted: False when the log no longer counts it as ours.
+    is the agent's own reason. stopped_before: an earlier agent had begun to, so whatever a driver calls
+    its end, it is that stop's. wanted: False when the log no longer counts it as ours.
     """
 
     launch: Launch
     phase: str
     stop: str = ""
     stop_sent: bool = False
+    stopped_before: bool = False
     wanted: bool = True
     deadline_ms: int = 0
 
@@ -140,9 +142,13 @@ class AgentCore:
             wanted = seq in kept
             spec = known.launch.spec
             deadline = self._booted_ms + spec.max_runtime_ms - known.ran_ms if spec.max_runtime_ms else 0
-            self.runs[seq] = LocalRun(known.launch, "running", wanted=wanted, deadline_ms=deadline)
+            before = bool(known.stop)
+            self.runs[seq] = LocalRun(
+                known.launch, "running", wanted=wanted, deadline_ms=deadline, stopped_before=before
+            )
             if wanted:
                 effects += [WatchRun(known.launch), Report(RunStarted(run=seq))]
+                effects += self._stop(seq, known.stop) if before else []
             elif known.ended is not None:
                 effects += self._forget(seq)
             else:
@@ -233,6 +239,8 @@ class AgentCore:
             return self._forget(run)
         if self.over:
             return []
+        if local.stopped_before and ended.outcome in ("exited", "lost"):
+            ended = Ended("stopped", ended.exit_code)
         outcome, reason = ended.outcome, ended.reason
         if outcome == "stopped":
             if local.stop == "timed_out":

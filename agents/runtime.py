@@ -14,6 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import structlog
 
 from eventsched import __version__
@@ -23,10 +24,11 @@ from eventsched.agents.drivers.registry import make_driver
 from eventsched.agents.effects import KnownRun, SessionOver
 from eventsched.agents.gpu import Gpus
 from eventsched.agents.inventory import capacity, machine_id, node_id
-from eventsched.agents.lease import Lease, boot_ms, drop_lease, read_fenced
-from eventsched.agents.process_runs import boot_id
+from eventsched.agents.lease import Lease, Terms, boot_ms, drop_lease, read_fenced
+from eventsched.agents.processes import boot_id
 from eventsched.agents.session import Session
 from eventsched.agents.settings import AgentSettings
+from eventsched.agents.stops import FENCED, StopReasons
 from eventsched.errors import EventschedError, SettingsError
 from eventsched.log.jetstream import JetStreamLog
 from eventsched.log.link import Link
@@ -62,12 +64,15 @@ class Agent:
         self.boot_id = boot_id()
         self.log = JetStreamLog(link)
         self.output_log = JetStreamLog(link, stream=LOGS)
-        self.lease = Lease(self.directory, settings.fence_after_ms)
         self.gpus = Gpus()
         self.capacity = capacity(self.gpus, self.node, settings.cpus, settings.memory, settings.gpus)
         self.place = Place(cluster_id, self.node, self.directory)
         made = drivers or [make_driver(name, self.place, settings.docker) for name in settings.drivers]
         self.drivers: dict[str, Driver] = {driver.name: driver for driver in made}
+        engine = getattr(self.drivers.get("docker"), "socket_path", "")
+        terms = Terms(cluster_id, self.node, settings.fence_grace_ms, engine)
+        self.lease = Lease(self.directory, settings.fence_after_ms, terms)
+        self.stops = StopReasons(self.directory)
         self.session: Session | None = None
         self.ready = asyncio.Event()
         self._leaving = asyncio.Event()
@@ -191,20 +196,21 @@ class Agent:
 
     async def _inventory(self) -> list[tuple[Driver, KnownRun]]:
         """What the drivers still have, without the runs that were stopped for want of a lease: their
-        end is not their own. Those are only removed."""
+        end is not their own. Those are only removed. Of others that were stopped, why is known."""
+        inventory = [(driver, known) for driver in self.drivers.values() for known in await driver.inventory()]
+        self.stops.keep_only([known.launch.run for _, known in inventory])
         fenced = read_fenced(self.directory)
         found: list[tuple[Driver, KnownRun]] = []
-        for driver in self.drivers.values():
-            for known in await driver.inventory():
-                run = known.launch.run
-                if run in self._removals:
-                    continue
-                if run in fenced:
-                    if known.ended is None:
-                        await self._await_end(driver, run)
-                    self.forget(driver, run)
-                else:
-                    found.append((driver, known))
+        for driver, known in inventory:
+            run = known.launch.run
+            if run in self._removals:
+                continue
+            if run in fenced or self.stops.get(run) == FENCED:
+                if known.ended is None:
+                    await self._await_end(driver, run)
+                self.forget(driver, run)
+            else:
+                found.append((driver, msgspec.structs.replace(known, stop=self.stops.get(run))))
         return found
 
     async def _await_end(self, driver: Driver, run: int) -> None:
@@ -233,11 +239,9 @@ class Agent:
         if handle is None:
             return
         os.close(handle)
-        docker = self.drivers.get("docker")
-        arguments = [str(self.directory), self.place.cluster, self.node, str(self.settings.fence_grace_ms)]
         with (self.directory / "leash.log").open("ab") as log:
             self._leash = subprocess.Popen(
-                [sys.executable, "-m", "eventsched.agents.leash", *arguments, getattr(docker, "socket_path", "")],
+                [sys.executable, "-m", "eventsched.agents.leash", str(self.directory)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -249,6 +253,7 @@ class Agent:
 
     def forget(self, driver: Driver | None, run: int) -> None:
         """Remove an ended run, after the keep time if its driver keeps ended ones."""
+        self.stops.forget(run)
         if driver is None:
             return
         delay = self.settings.keep_ms / 1000 if driver.keeps_ended else 0

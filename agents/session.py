@@ -34,6 +34,7 @@ from eventsched.agents.effects import (
 )
 from eventsched.agents.lease import boot_ms
 from eventsched.agents.logs import Shipper
+from eventsched.agents.stops import FENCED
 from eventsched.errors import PermissionDenied
 from eventsched.events import NodeJoined, NodeLeft, RunEnded
 from eventsched.heartbeat import Heartbeat, RunUsage, why_not_stored
@@ -130,9 +131,9 @@ class Session:
         """Stop every run of this session but those that asked to be kept, and wait for them."""
         over = self._over.result() if self._over.done() and not self._over.exception() else None
         if over is not None and over.rejoin:
-            for seq, local in self.core.runs.items():
-                if local.phase != "ended" and local.launch.spec.on_disconnect != "keep":
-                    self._spawn(self._driver_of(local.launch).stop(seq, local.launch.spec.stop_grace_ms))
+            for local in list(self.core.runs.values()):
+                if local.launch.spec.on_disconnect != "keep" and local.phase != "ended":
+                    self._spawn(self._stop(local.launch, FENCED))
             deadline = asyncio.get_running_loop().time() + self.agent.settings.stop_ms / 1000 + 5
             while self._tasks and asyncio.get_running_loop().time() < deadline:
                 await asyncio.wait(set(self._tasks), timeout=0.5)
@@ -249,8 +250,8 @@ class Session:
                 case WatchRun():
                     self._spawn(self._watch(effect.launch))
                 case StopRun():
-                    driver = self._driver_of(self.core.runs[effect.run].launch)
-                    self._spawn(driver.stop(effect.run, effect.grace_ms))
+                    local = self.core.runs[effect.run]
+                    self._spawn(self._stop(local.launch, local.stop))
                 case FinishRun():
                     driver = self._driver_of(self.core.runs[effect.run].launch)
                     self._spawn(driver.finish(effect.run, effect.exit_code))
@@ -275,6 +276,12 @@ class Session:
                 self._do(self.core.stored(event))
 
         self._writer.post(Outgoing(self._run_subject, codec.encode(event)), done)
+
+    async def _stop(self, launch: Launch, reason: str) -> None:
+        """Stop a run, after writing down why: this agent may not live to report its end."""
+        driver = self._driver_of(launch)
+        await self.agent.stops.note(launch.run, reason)
+        await driver.stop(launch.run, launch.spec.stop_grace_ms)
 
     async def _start(self, launch: Launch) -> None:
         core = self.core

@@ -214,6 +214,15 @@ async def test_many_at_once(kit: Kit) -> None:
     assert [(end.outcome, end.exit_code) for end in ends] == [("exited", 0)] * 8
 
 
+async def test_what_a_job_was_given_is_for_the_agent_s_eyes_only(kit: Kit, tmp_path: Path) -> None:
+    launch = kit.launch("sleep 60", ms=60_000, env={"TOKEN": "open-sesame"})
+    await kit.driver.start(launch, _quiet)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    telling = [path for path in files if b"open-sesame" in path.read_bytes()]
+    assert bool(telling) == (kit.name in ("process", "manual"))
+    assert [oct(path.stat().st_mode & 0o777) for path in telling] == ["0o600"] * len(telling)
+
+
 async def test_output_comes_while_it_runs(real: Kit) -> None:
     launch = real.launch("echo first; sleep 60")
     await real.driver.start(launch, _quiet)

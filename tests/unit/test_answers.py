@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from eventsched.errors import NotFound
-from eventsched.events import AbortRequested
+from eventsched.events import AbortRequested, HoldRequested
 from eventsched.heartbeat import Heartbeat, RunUsage
 from eventsched.projections.leader.answers import Answers
 from eventsched.projections.leader.core import SchedulerCore
