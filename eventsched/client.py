@@ -38,7 +38,6 @@ from eventsched.events import (
     PolicySet,
     ReleaseRequested,
     RequeueRequested,
-    TenantSet,
 )
 from eventsched.ids import ID_RULE, is_id, split_member
 from eventsched.log.gather import GatheringWriter
@@ -52,7 +51,8 @@ from eventsched.recorded import Recorded
 from eventsched.settings import DEFAULT_TENANT, link_options
 from eventsched.spec import JobSpec, problems
 from eventsched.stories import follow_events
-from eventsched.views import JobList, JobView, NodeView, PolicyView, Stats, TenantView
+from eventsched.tenancy import price_event, tenant_event
+from eventsched.views import JobList, JobView, NodeView, PolicyView, PriceView, Stats, TenantView
 from eventsched.wire import Event
 
 WAIT_WINDOW_S = 2.0
@@ -297,14 +297,16 @@ class Client:
         return await self._ask(query.TENANTS, query.TenantsRequest(self._written), TenantViews)
 
     async def set_tenant(self, tenant: str, **limits: Any) -> None:
-        """Set a tenant's weight and limits (see `TenantSet`), in place of those it had."""
-        if tenant != "*" and not is_id(tenant):
-            raise InvalidSpec(f"tenant {tenant[:80]!r} is not an id", ID_RULE)
-        try:
-            event = msgspec.convert({"tenant": tenant, **limits}, TenantSet)
-        except msgspec.ValidationError as error:
-            raise InvalidSpec(str(error), "limits are integers, or absent") from error
-        await self._administer("tenant_set", event)
+        """Set a tenant's weight, limits and budget (see `TenantSet`), in place of those it had."""
+        await self._administer("tenant_set", tenant_event(tenant=tenant, **limits))
+
+    async def prices(self) -> PriceView:
+        """The price book."""
+        return await self._ask(query.PRICES, query.PricesRequest(self._written), PriceView)
+
+    async def set_prices(self, **prices: Any) -> None:
+        """Set the price book (see `PriceSet`), in place of the one before."""
+        await self._administer("price_set", price_event(**prices))
 
     async def stats(self) -> Stats:
         """The cluster in numbers."""

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 from rich.console import Console, RenderableType
 from rich.table import Table
 
-from eventsched.units import format_bytes, format_cpus, format_ms
-from eventsched.views import JobView, NodeView, PolicyView, Stats, TenantView
+from eventsched.units import format_bytes, format_cpus, format_money, format_ms
+from eventsched.views import JobView, NodeView, PolicyView, Stats
 
 COLOURS = {
     "pending": "yellow",
@@ -45,7 +45,8 @@ def show(content: RenderableType) -> None:
         print(line.rstrip())
 
 
-def _plain(*titles: str) -> Table:
+def plain(*titles: str) -> Table:
+    """An empty table without lines; only REASON may wrap."""
     table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
     for title in titles:
         table.add_column(title, no_wrap=title != "REASON", overflow="fold" if title == "REASON" else "ellipsis")
@@ -56,7 +57,8 @@ def _state(state: str) -> str:
     return f"[{COLOURS.get(state, '')}]{state}[/]" if state in COLOURS else state
 
 
-def _clock(ms: int | None) -> str:
+def clock(ms: int | None) -> str:
+    """The time of day; with the date if that is not today."""
     if not ms:
         return "-"
     at = datetime.fromtimestamp(ms / 1000)
@@ -83,12 +85,12 @@ def _members(view: JobView) -> str:
 
 def jobs_table(views: Sequence[JobView]) -> Table:
     """One line a job, REASON last, as it is the longest."""
-    table = _plain("JOB", "TENANT", "STATE", "NODE", "TRY", "EXIT", "SUBMITTED", "RAN", "REASON")
+    table = plain("JOB", "TENANT", "STATE", "NODE", "TRY", "EXIT", "SUBMITTED", "RAN", "REASON")
     for view in views:
         reason = _members(view) if view.array and not view.reason else _why(view)
         job_id = f"{view.job_id}\\[{view.array}]" if view.array else view.job_id
         exit_code = "-" if view.exit_code is None else str(view.exit_code)
-        row = (view.node or "-", str(view.attempt or "-"), exit_code, _clock(view.submitted_ms), _ran(view), reason)
+        row = (view.node or "-", str(view.attempt or "-"), exit_code, clock(view.submitted_ms), _ran(view), reason)
         table.add_row(job_id, view.tenant, _state(view.state), *row)
     return table
 
@@ -113,14 +115,15 @@ def job_block(view: JobView) -> Table:
         ("attempt", f"{view.attempt}  (failures {view.failures}, losses {view.losses})" if view.attempt else ""),
         ("runs", runs),
         ("exit code", "" if view.exit_code is None else view.exit_code),
-        ("submitted", _clock(view.submitted_ms) + (f"  by {view.submitted_by}" if view.submitted_by else "")),
-        ("assigned", _clock(view.assigned_ms)),
-        ("started", _clock(view.started_ms)),
+        ("submitted", clock(view.submitted_ms) + (f"  by {view.submitted_by}" if view.submitted_by else "")),
+        ("assigned", clock(view.assigned_ms)),
+        ("started", clock(view.started_ms)),
         (
             "finished",
-            _clock(view.finished_ms) + (f"  after {_ran(view)}" if view.finished_ms and view.started_ms else ""),
+            clock(view.finished_ms) + (f"  after {_ran(view)}" if view.finished_ms and view.started_ms else ""),
         ),
         ("waits for", ", ".join(view.waiting_on)),
+        ("cost", format_money(view.cost_micros) if view.cost_micros else ""),
         ("labels", ", ".join(f"{name}={value}" for name, value in view.labels.items())),
         ("sequence", view.seq),
     ]
@@ -136,7 +139,7 @@ def _gpus(counts: dict[str, int]) -> str:
 
 def nodes_table(views: Sequence[NodeView]) -> Table:
     """One line a node: free / capacity."""
-    table = _plain("NODE", "STATE", "CPUS", "MEMORY", "GPUS", "RUNS", "DRIVERS", "LOAD", "HEARD")
+    table = plain("NODE", "STATE", "CPUS", "MEMORY", "GPUS", "RUNS", "DRIVERS", "LOAD", "HEARD")
     for view in views:
         state = _state(view.state)
         if view.draining or view.cordoned:
@@ -158,7 +161,7 @@ def nodes_table(views: Sequence[NodeView]) -> Table:
 
 def node_runs_table(view: NodeView) -> Table:
     """The runs of one node, with what they use."""
-    table = _plain("RUN", "JOB", "STATE", "CPUS", "MEMORY", "GPUS", "CPU NOW", "MEMORY NOW")
+    table = plain("RUN", "JOB", "STATE", "CPUS", "MEMORY", "GPUS", "CPU NOW", "MEMORY NOW")
     for run in view.runs:
         usage = view.usage.get(str(run["run"]), {})
         table.add_row(
@@ -208,7 +211,7 @@ def stats_block(stats: Stats) -> Table:
 
 def policies_table(views: Sequence[PolicyView]) -> Table:
     """All policies."""
-    table = _plain("", "POLICY", "PARAMETERS", "WHAT IT DOES")
+    table = plain("", "POLICY", "PARAMETERS", "WHAT IT DOES")
     for view in views:
         params = " ".join(f"{name}={value}" for name, value in view.params.items())
         table.add_row("*" if view.current else "", f"{view.name}/{view.version}", params, view.summary)
@@ -217,7 +220,7 @@ def policies_table(views: Sequence[PolicyView]) -> Table:
 
 def policy_block(view: PolicyView) -> Table:
     """One policy, stage by stage."""
-    table = _plain("", "")
+    table = plain("", "")
     table.show_header = False
     rows = [("policy", f"{view.name}/{view.version}" + (" (decides now)" if view.current else "")), ("", view.summary)]
     rows += [(stage, f"{view.params.get(stage, '')}: {text}") for stage, text in view.stages.items()]
@@ -225,28 +228,3 @@ def policy_block(view: PolicyView) -> Table:
     for name, text in [*rows, ("ties", view.ties)]:
         table.add_row(name, text)
     return table
-
-
-def tenants_table(views: Sequence[TenantView]) -> Table:
-    """Tenants: held of limit, kind by kind."""
-    table = _plain("TENANT", "WEIGHT", "RUNS", "CPUS", "MEMORY", "GPUS", "SHARE", "WAITING", "LIMITS FROM")
-    for view in views:
-        models = [kind for kind in {**view.limits, **view.held} if kind.startswith("gpu:")]
-        gpus = [_of(view, "gpus", str), *(f"{kind[4:].upper()} {_of(view, kind, str)}" for kind in sorted(models))]
-        table.add_row(
-            view.tenant,
-            str(view.weight),
-            _of(view, "runs", str),
-            _of(view, "cpu_millis", format_cpus),
-            _of(view, "memory_bytes", format_bytes),
-            ", ".join(gpus),
-            f"{view.share_ppm / 10_000:.1f} %",
-            str(view.waiting),
-            "its own" if view.own_limits else ("*" if view.limits else "-"),
-        )
-    return table
-
-
-def _of(view: TenantView, kind: str, form: Callable[[int], str]) -> str:
-    held = form(view.held.get(kind, 0))
-    return f"{held} of {form(view.limits[kind])}" if kind in view.limits else held

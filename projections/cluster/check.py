@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from eventsched.projections.cluster.state import TERMINAL, ClusterState, Job, Node
+from eventsched.wire import MAX_INT
 
 
 def check(state: ClusterState) -> list[str]:
@@ -100,6 +101,13 @@ def _check_ledgers(state: ClusterState) -> Iterator[str]:
             yield f"finished {ordinal} names {key}, which has not ended"
     if len(state.finished) > state.finished_keep:
         yield f"{len(state.finished)} finished jobs are kept, {state.finished_keep} allowed"
+    for run_seq, rate in state.rates.items():
+        if run_seq not in state.runs or rate <= 0:
+            yield f"rate of {run_seq} is of no open run, or none"
+    for tenant, account in state.accounts.items():
+        spent = account.current_micros + account.previous_micros
+        if not 0 <= spent <= account.total_micros and account.total_micros < MAX_INT:
+            yield f"account of {tenant} does not add up"
     for run_seq in state.finishes_owed:
         if run_seq not in state.runs:
             yield f"owed finish of closed run {run_seq}"
