@@ -8,7 +8,6 @@ kind takes nothing from the pool, and puts nothing in.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from eventsched.projections.cluster.state import ClusterState, TenantLimits
@@ -90,12 +89,13 @@ class Cohort:
         member = self.members[tenant]
         return 0 if member.of(kind) is None else max(0, held - member.kept(kind))
 
-    def note(self, tenant: str, before: Mapping[str, int], amounts: Amounts) -> None:
-        """A member takes more."""
+    def note(self, tenant: str, amounts: Amounts, sign: int) -> None:
+        """A member is about to hold more, or less."""
+        before = self._shares.held(tenant)
         for kind, amount in amounts.items():
             if kind in self._used:
                 held = before.get(kind, 0)
-                self._used[kind] += self.drawn(tenant, kind, held + amount) - self.drawn(tenant, kind, held)
+                self._used[kind] += self.drawn(tenant, kind, held + sign * amount) - self.drawn(tenant, kind, held)
 
     def borrowers(self, kind: str, besides: str) -> tuple[str, ...]:
         """Members that hold more than they own, in order of name."""

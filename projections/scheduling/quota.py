@@ -7,7 +7,7 @@ cohort may hold more than they own while others of it hold less; see `cohorts`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from eventsched.projections.cluster.money import cost_between, spent_micros
@@ -15,7 +15,7 @@ from eventsched.projections.cluster.state import ClusterState
 from eventsched.projections.cluster.tenants import limits_of
 from eventsched.projections.scheduling.cohorts import Ceiling, Cohort, ceiling_of, cohort_of
 from eventsched.projections.scheduling.needs import Need
-from eventsched.projections.scheduling.usage import CPU, GPUS, MEMORY, RUNS, Shares, Usage, amounts_of_need, gpu_kind
+from eventsched.projections.scheduling.usage import Amounts, Shares, Usage, amounts_of_models, amounts_of_need
 
 MONEY = "micros"
 
@@ -88,36 +88,25 @@ class Quotas:
 
         borrow: whether it may hold more than it owns, if its cohort has it.
         """
-        ceiling = self.ceiling(tenant)
-        if ceiling is None:
+        if self.ceiling(tenant) is None:
             return None
-        refused = self.money(tenant)
-        if refused is not None:
-            return refused
-        held = self.shares.held(tenant)
-        for kind, asked in (
-            (RUNS, 1),
-            (CPU, need.cpu_millis),
-            (MEMORY, need.memory_bytes),
-            (GPUS, need.gpus * 1000 + need.gpu_millis),
-        ):
-            if asked and kind in ceiling.owned:
-                refused = self._one(tenant, ceiling, kind, asked, held.get(kind, 0), borrow)
-                if refused is not None:
-                    return refused
-        return None
+        return self.money(tenant) or self.judge(tenant, amounts_of_need(need), borrow=borrow)
 
     def model_refusal(self, tenant: str, need: Need, models: tuple[str, ...], *, borrow: bool = True) -> Refusal | None:
         """Why the tenant may not have devices of these models; None = it may."""
+        return self.judge(tenant, amounts_of_models(models, need.gpu_millis), borrow=borrow)
+
+    def judge(self, tenant: str, asked: Amounts, *, borrow: bool = True) -> Refusal | None:
+        """Which limit these amounts would break; None = none."""
         ceiling = self.ceiling(tenant)
         if ceiling is None:
             return None
         held = self.shares.held(tenant)
-        for model in dict.fromkeys(models):
-            kind, asked = gpu_kind(model), models.count(model) * (need.gpu_millis or 1000)
-            refused = self._one(tenant, ceiling, kind, asked, held.get(kind, 0), borrow)
-            if refused is not None:
-                return refused
+        for kind, amount in asked.items():
+            if amount:
+                refused = self._one(tenant, ceiling, kind, amount, held.get(kind, 0), borrow)
+                if refused is not None:
+                    return refused
         return None
 
     def _one(self, tenant: str, ceiling: Ceiling, kind: str, asked: int, held: int, borrow: bool) -> Refusal | None:
@@ -142,13 +131,28 @@ class Quotas:
             return Refusal(kind, asked, held, owned, BORROWS)
         return None
 
-    def take(self, tenant: str, need: Need, models: list[str]) -> None:
-        """One more run of a tenant; `models` of the devices it got."""
-        amounts = amounts_of_need(need, models)
+    def take(self, tenant: str, need: Need, models: Sequence[str], sign: int = 1) -> None:
+        """One more run of a tenant; `models` of the devices it got. sign -1: one less."""
+        self.change(tenant, amounts_of_need(need, models), sign)
+
+    def change(self, tenant: str, amounts: Amounts, sign: int = 1) -> None:
+        """A tenant holds more, or less."""
         cohort = self.cohort(tenant)
         if cohort is not None:
-            cohort.note(tenant, self.shares.held(tenant), amounts)
-        self.shares.take(tenant, amounts)
+            cohort.note(tenant, amounts, sign)
+        self.shares.change(tenant, amounts, sign)
+
+    def over(self, tenant: str, kind: str, more: int = 0) -> int:
+        """By how much a tenant holds more than it owns, when it takes so much more; 0 or less = it does not."""
+        ceiling = self.ceiling(tenant)
+        owned = ceiling.of(kind) if ceiling is not None else None
+        return 0 if owned is None else self.shares.held(tenant).get(kind, 0) + more - owned
+
+    def copy(self) -> Quotas:
+        """Another one, equal for now, to try things on."""
+        copy = Quotas(self._state, self._usage, self._now_ms)
+        copy.shares = self.shares.copy()
+        return copy
 
     def money(self, tenant: str) -> Refusal | None:
         """The refusal of a tenant whose budget is spent, by closed runs and by what open ones cost so far."""

@@ -79,12 +79,18 @@ class Shares:
         """What a tenant holds; absent = 0."""
         return self._held.get(tenant) or self._usage.by_tenant.get(tenant, {})
 
-    def take(self, tenant: str, amounts: Amounts) -> None:
-        """One more run of a tenant."""
+    def change(self, tenant: str, amounts: Amounts, sign: int = 1) -> None:
+        """A tenant holds more, or less."""
         held = self._held.get(tenant)
         if held is None:
             held = self._held[tenant] = dict(self._usage.by_tenant.get(tenant, {}))
-        _add(held, amounts, 1)
+        _add(held, amounts, sign)
+
+    def copy(self) -> Shares:
+        """Another one, equal for now."""
+        copy = Shares(self._usage, self._tenants)
+        copy._held = {tenant: dict(amounts) for tenant, amounts in self._held.items()}
+        return copy
 
     def dominant(self, tenant: str) -> int:
         """A tenant's largest share of any resource in ppm of the cluster, divided by its weight."""
@@ -99,17 +105,19 @@ class Shares:
 def amounts_of_need(need: Need, models: Iterable[str] = ()) -> Amounts:
     """What a run of this class takes when it gets devices of these models."""
     amounts = {RUNS: 1, CPU: need.cpu_millis, MEMORY: need.memory_bytes, GPUS: need.gpus * 1000 + need.gpu_millis}
-    return _with_models(amounts, models, need.gpu_millis)
+    return amounts | amounts_of_models(models, need.gpu_millis)
 
 
 def amounts_of_run(run: Run, models: Mapping[str, str]) -> Amounts:
     """What a run holds. models: of the devices of its node, by UUID."""
     total = len(run.gpus) * (run.gpu_millis or 1000)
     amounts = {RUNS: 1, CPU: run.cpu_millis, MEMORY: run.memory_bytes, GPUS: total}
-    return _with_models(amounts, (models.get(uuid, "") for uuid in run.gpus), run.gpu_millis)
+    return amounts | amounts_of_models((models.get(uuid, "") for uuid in run.gpus), run.gpu_millis)
 
 
-def _with_models(amounts: Amounts, models: Iterable[str], gpu_millis: int) -> Amounts:
+def amounts_of_models(models: Iterable[str], gpu_millis: int) -> Amounts:
+    """Devices of these models, whole ones or a share of each."""
+    amounts: Amounts = {}
     for model in models:
         kind = gpu_kind(model)
         amounts[kind] = amounts.get(kind, 0) + (gpu_millis or 1000)
