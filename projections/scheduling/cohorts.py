@@ -51,13 +51,13 @@ def ceiling_of(limits: TenantLimits | None, grants_only: bool) -> Ceiling | None
     """A tenant's limits by kind; None = it has none. grants_only: it owns no GPU they do not name."""
     if limits is None:
         return Ceiling({RUNS: 0}) if grants_only else None
+    other_models = 0 if grants_only and limits.gpus is None else None
     total = None if limits.gpus is None else limits.gpus * 1000
-    if grants_only and total is None and not limits.gpu_models:
+    if other_models == 0 and not limits.gpu_models:
         total = 0
     pairs = ((RUNS, limits.runs), (CPU, limits.cpu_millis), (MEMORY, limits.memory_bytes), (GPUS, total))
     owned = {kind: amount for kind, amount in pairs if amount is not None}
     owned |= {gpu_kind(model): amount * 1000 for model, amount in limits.gpu_models.items()}
-    other_models = 0 if grants_only and total is None else None
     return Ceiling(owned, other_models, limits.cohort, limits.borrow_percent, limits.lend_percent)
 
 

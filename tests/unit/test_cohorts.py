@@ -81,7 +81,8 @@ def test_what_nobody_uses_is_lent() -> None:
     _submit(ledger, "a", 6)
     ledger.settle()
     assert _running(ledger, "a") == 4, "its own 2 and the 2 of b"
-    assert _why(ledger, "a5", "a") == ("quota", "asks 1 A100; tenant a holds 4 of 2, and cohort lab has no more to lend")
+    says = "asks 1 A100; tenant a holds 4 of 2, and cohort lab has no more to lend"
+    assert _why(ledger, "a5", "a") == ("quota", says)
 
 
 @pytest.mark.parametrize(
@@ -323,3 +324,14 @@ def test_where_nothing_is_given_by_default() -> None:
     assert running == {"some/A100", "some/none", "any/A100", "any/none", "cpus/none"}
     assert _why(ledger, "H100", "some") == ("quota", "asks 1 H100; tenant some holds 0 of 0")
     assert _why(ledger, "none", "nobody")[1].startswith("tenant nobody has no quota, and this cluster gives nothing")
+
+
+def test_a_member_that_was_granted_no_gpus_borrows_models_from_the_pool_only() -> None:
+    ledger = _cluster(*["A100"] * 4, *["H100"] * 4, quota_default="nothing")
+    _own(ledger, "a", runs=9)
+    _own(ledger, "b", gpu_models={"A100": 2}, gpus=4)
+    for index in range(4):
+        ledger.submit(f"h{index}", _gpus(model="H100"), "a")
+        ledger.submit(f"a{index}", _gpus(), "a")
+    ledger.settle()
+    assert [run.key for run in ledger.state.runs.values()] == ["a/a0", "a/a1"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from eventsched.events import AbortRequested, ClockSet, NodeJoined, PriceSet, TenantSet
@@ -116,7 +118,7 @@ def test_amounts_round_up_and_parts_add_up_exactly() -> None:
     assert cost_between(7, 100, 0, 100) == 0, "before its assign a run costs nothing"
     cuts = [100, 1_000, 3_333, 9_999, 1_000_003, 7_654_321]
     for rate in (1, 7, 1_234_567, MAX_INT):
-        parts = [cost_between(rate, 100, start, end) for start, end in zip(cuts, cuts[1:], strict=False)]
+        parts = [cost_between(rate, 100, start, end) for start, end in pairwise(cuts)]
         assert sum(parts) == cost_between(rate, 100, 100, cuts[-1])
     assert cost_between(MAX_INT, 0, 0, MAX_INT) == MAX_INT
 
