@@ -31,6 +31,8 @@ REASONS: dict[str, str] = {
     "resources": "no node has all it asks for free at once",
     "too_big": "no node is large enough, even when empty",
     "quota": "its tenant holds as much as it may",
+    "lent_out": "what its tenant owns is held by others of its cohort",
+    "budget": "its tenant has spent its budget",
     "turn": "it fits; others are ahead, or its round is under way",
     "node_unknown": "its node is cut off and nobody can say whether it still runs",
     # how a job or run ended

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 
 from eventsched.errors import InvalidSpec
 
@@ -52,6 +52,32 @@ def parse_gpus(text: str, what: str = "gpus") -> tuple[str, int]:
     if match is None or (model and not _GPU_MODEL.fullmatch(model)):
         raise InvalidSpec(f"{what}: {text!r} is not MODEL:COUNT", "e.g. A100:2, or 1 for any model")
     return model, int(match["count"] or 1)
+
+
+def parse_money_micros(text: str, what: str = "price") -> int:
+    """Millionths of the currency from `2`, `0.5`, `12.345678`."""
+    try:
+        value = Decimal(text) * 1_000_000
+    except InvalidOperation:
+        raise InvalidSpec(f"{what}: {text!r} is not an amount of money", "e.g. 2.5 (six decimals at most)") from None
+    if not value.is_finite() or value != int(value) or not 0 <= value <= 2**53:
+        raise InvalidSpec(f"{what}: {text!r} is no amount from 0 to 9007199254 with six decimals at most", "e.g. 2.5")
+    return int(value)
+
+
+def parse_percent(text: str, what: str) -> int:
+    """A whole number of percent from `50` or `50%`."""
+    number = text.strip().removesuffix("%").strip()
+    if not number.isascii() or not number.isdigit():
+        raise InvalidSpec(f"{what}: {text!r} is not a whole number of percent", "e.g. 50")
+    return int(number)
+
+
+def format_money(micros: int) -> str:
+    """`12.50`, `0.0042`: two decimals, or as many as it takes."""
+    whole, part = divmod(abs(micros), 1_000_000)
+    decimals = f"{part:06d}".rstrip("0").ljust(2, "0")
+    return f"{'-' if micros < 0 else ''}{whole}.{decimals}"
 
 
 def format_bytes(value: int) -> str:

@@ -31,6 +31,7 @@ from eventsched.projections.scheduling.choosing import Placement
 from eventsched.projections.scheduling.placing import place
 from eventsched.projections.scheduling.planner import Planner
 from eventsched.projections.scheduling.policies import POLICIES, complete, params_hash, refuse
+from eventsched.projections.scheduling.reclaiming import Reclaim
 from eventsched.wire import Decision
 
 ROUND_MAX = 1_000
@@ -222,6 +223,9 @@ def _admit_and_assign(
     encoded: dict[int, bytes] = {}
     if round_.room and placing:
         for placement in place(state, planner, now_ms, ending):
+            if isinstance(placement, Reclaim):
+                _add_stops(round_, placement)
+                continue
             job = placement.job
             if job.seq not in encoded:
                 encoded[job.seq] = codec.encode(job.spec)
@@ -231,6 +235,14 @@ def _admit_and_assign(
                 break
     if verdict is not None and not verdict.rejected and implied == len(accepted):
         del round_.messages[slot]
+
+
+def _add_stops(round_: _Round, reclaim: Reclaim) -> None:
+    """All stops of a reclaim, or none in this round: half of them would help nobody."""
+    if len(reclaim.runs) <= round_.room:
+        for run in reclaim.runs:
+            fields = {"run": run.seq, "reason": "preempted", "detail": reclaim.detail}
+            round_.add(subjects.assign(run.node), StopOrdered, **fields)
 
 
 def _add_assign(state: ClusterState, round_: _Round, placement: Placement, spec: bytes) -> None:
