@@ -60,7 +60,7 @@ def parse_money_micros(text: str, what: str = "price") -> int:
         value = Decimal(text) * 1_000_000
     except InvalidOperation:
         raise InvalidSpec(f"{what}: {text!r} is not an amount of money", "e.g. 2.5 (six decimals at most)") from None
-    if not value.is_finite() or value != int(value) or not 0 <= value <= 2**53:
+    if not value.is_finite() or not 0 <= value <= 2**53 or value != int(value):
         raise InvalidSpec(f"{what}: {text!r} is no amount from 0 to 9007199254 with six decimals at most", "e.g. 2.5")
     return int(value)
 

@@ -9,9 +9,10 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from eventsched.cli import money, tables
-from eventsched.cli.common import Output, Where, connected, print_json
+from eventsched.cli.common import BIG, Output, Where, connected, number, print_json
 from eventsched.client import Client
 from eventsched.errors import InvalidSpec, NotFound
+from eventsched.tenancy import WEIGHT_MAX
 from eventsched.units import (
     parse_cpus_millis,
     parse_duration_ms,
@@ -60,8 +61,8 @@ async def tenant_set(
     gpus: Annotated[
         tuple[str, ...], Parameter(help="GPUs of any model, e.g. 8, or of one, e.g. A100:4; may be repeated")
     ] = (),
-    runs: Annotated[int | None, Parameter(help="runs at a time")] = None,
-    weight: Annotated[int, Parameter(help="for fair sharing (order drf)")] = 1,
+    runs: Annotated[int | None, number(0, BIG), Parameter(help="runs at a time")] = None,
+    weight: Annotated[int, number(1, WEIGHT_MAX), Parameter(help="for fair sharing (order drf)")] = 1,
     cohort: Annotated[str, Parameter(help="tenants of one cohort lend each other what they do not use")] = "",
     borrow: Annotated[
         str, Parameter(help="how far beyond its limits, in percent of them; not given: whatever the cohort lends")
