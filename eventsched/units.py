@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 
 from eventsched.errors import InvalidSpec
 
@@ -56,13 +56,9 @@ def parse_gpus(text: str, what: str = "gpus") -> tuple[str, int]:
 
 def parse_money_micros(text: str, what: str = "price") -> int:
     """Millionths of the currency from `2`, `0.5`, `12.345678`."""
-    try:
-        value = Decimal(text) * 1_000_000
-    except InvalidOperation:
-        raise InvalidSpec(f"{what}: {text!r} is not an amount of money", "e.g. 2.5 (six decimals at most)") from None
-    if not value.is_finite() or not 0 <= value <= 2**53 or value != int(value):
+    if not re.fullmatch(r"[0-9]{1,10}(\.[0-9]{1,6})?", text.strip()) or Decimal(text) * 1_000_000 > 2**53:
         raise InvalidSpec(f"{what}: {text!r} is no amount from 0 to 9007199254 with six decimals at most", "e.g. 2.5")
-    return int(value)
+    return int(Decimal(text) * 1_000_000)
 
 
 def parse_percent(text: str, what: str) -> int:
