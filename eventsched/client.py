@@ -87,8 +87,7 @@ class Client:
     def __init__(self, link: Link, tenant: str = DEFAULT_TENANT) -> None:
         self.link = link
         self.tenant = tenant
-        self.log = JetStreamLog(link)
-        self.output_log = JetStreamLog(link, stream="LOGS")
+        self.log = JetStreamLog(link, direct=True)
         self._writer = GatheringWriter(self.log, give_up_s=WRITE_TIMEOUT_S)
         self._asker = Asker(link)
         self._closed = False
