@@ -37,6 +37,7 @@ def attached(state: ClusterState, gang: Job, run: Run, round_: int) -> None:
     array.open += 1
     if array.void_round == round_:
         restart(state, gang)
+        owe_stop(state, run, "gang")
 
 
 def void(state: ClusterState, gang: Job, round_: int) -> None:

@@ -122,6 +122,21 @@ def stop_ordered(state: ClusterState, recorded: Recorded, order: StopOrdered) ->
         state.changes.jobs[favoured.key] = None
     if run.state != "unknown":
         run.state = "stopping"
+    disturb_gang(state, run)
+
+
+def disturb_gang(state: ClusterState, run: Run) -> None:
+    """A run is being stopped to go back into the queue: what belongs to it need not go on meanwhile."""
+    job = state.jobs.get(run.key)
+    unit = gangs.unit_of(state, job) if job is not None and job.run == run.seq else job
+    if unit is job or unit is None or run.stop_reason not in ("preempted", "drained", "requeued"):
+        return
+    if gangs.is_doomed(unit) or gangs.is_restarting(unit) or unit.abort_seq:
+        return
+    if _is_one_too_many(unit, run.stop_reason):
+        gangs.end(state, unit, "failed", "gang_failed", f"a member was {run.stop_reason} once too often")
+    else:
+        gangs.restart(state, unit)
 
 
 def finish_ordered(state: ClusterState, recorded: Recorded, order: FinishOrdered) -> None:
@@ -251,23 +266,26 @@ def _failed(
         finish(state, job, "failed", reason, detail, exit_code)
         return
     _wait_again(state, job, reason, detail, exit_code)
-    unit.avoid_node = run.node
+    job.avoid_node = run.node
     backoff = min(job.spec.retry_backoff_ms << min(unit.failures - 1, 20), BACKOFF_MAX_MS)
     unit.not_before_ms = state.clock_ms + backoff
 
 
-def _put_back(
-    state: ClusterState, unit: Job, job: Job, reason: str, detail: str, exit_code: int | None
-) -> None:
+def _put_back(state: ClusterState, unit: Job, job: Job, reason: str, detail: str, exit_code: int | None) -> None:
     """Not the job's fault: it waits again; too many losses, or `on_lost: fail`, end it."""
     _wait_again(state, job, reason, detail, exit_code)
+    if _is_one_too_many(unit, reason):
+        finish(state, job, "failed", "node_lost", detail or reason, exit_code)
+
+
+def _is_one_too_many(unit: Job, reason: str) -> bool:
+    """Count a run that ended for no fault of its own."""
     if reason in ("requeued", "unwanted"):
-        return
+        return False
     unit.losses += 1
     unit.evictions += reason == "preempted"
     lost = reason not in ("drained", "preempted")
-    if unit.losses > job.spec.max_lost or (lost and job.spec.on_lost == "fail"):
-        finish(state, job, "failed", "node_lost", detail or reason, exit_code)
+    return unit.losses > unit.spec.max_lost or (lost and unit.spec.on_lost == "fail")
 
 
 def _wait_again(state: ClusterState, job: Job, reason: str, detail: str, exit_code: int | None) -> None:

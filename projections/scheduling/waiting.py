@@ -6,9 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from eventsched.projections.cluster.gangs import unit_of
 from eventsched.projections.cluster.state import TERMINAL, ClusterState, Job
 from eventsched.projections.scheduling.filters import feasible, filters_for
 from eventsched.projections.scheduling.fleet import Fleet, Trial
+from eventsched.projections.scheduling.gang import gang_may_start, how_many_fit, members_to_start
 from eventsched.projections.scheduling.needs import Need, need_of
 from eventsched.projections.scheduling.quota import Refusal, limits_of, model_refusal, refusal
 from eventsched.projections.scheduling.usage import CPU, GPUS, MEMORY, RUNS, Shares, Usage
@@ -36,7 +38,31 @@ def why_waiting(state: ClusterState, fleet: Fleet, usage: Usage, job: Job, now_m
     if job.not_before_ms > now_ms:
         return Why("backoff", f"tries again in {job.not_before_ms - now_ms} ms after: {job.reason or 'failure'}")
     need = need_of(job)
+    if job.spec.gang:
+        return _why_gang(state, fleet, usage, job if job.array is not None else unit_of(state, job))
     return _why_quota(state, usage, job.tenant, need) or _why_no_node(state, fleet, usage, job.tenant, need)
+
+
+def _why_gang(state: ClusterState, fleet: Fleet, usage: Usage, gang: Job) -> Why:
+    """Of a gang, or of its member: all wait for the same."""
+    need, trial = need_of(gang), Trial(fleet)
+    if gang.array is None or gang.array.open or gang.array.fate is not None:
+        return Why("gang_forming", "waits until what is left of its last start has been stopped")
+    if not gang_may_start(state, gang):
+        return Why("held", "a member is held: release it with `eventsched release`")
+    count = members_to_start(gang)
+    limits, shares = limits_of(state, gang.tenant), Shares(usage, {})
+    for fit in range(count):
+        refused = refusal(limits, shares, gang.tenant, need)
+        if refused is not None:
+            return Why("quota", f"{fit} of {count} members: {_refused(state, gang.tenant, refused)}")
+        shares.take(gang.tenant, need, ())
+    fit = how_many_fit(trial, need, count)
+    if fit == count:
+        return Why("turn", "it fits; it starts with the next round")
+    if not fit:
+        return _why_no_node(state, fleet, usage, gang.tenant, need)
+    return Why("gang_forming", f"{fit} of {count} members fit")
 
 
 def _why_quota(state: ClusterState, usage: Usage, tenant: str, need: Need) -> Why | None:
