@@ -15,6 +15,7 @@ from eventsched.projections.cluster.check import check
 from eventsched.projections.cluster.evolve import evolve
 from eventsched.projections.cluster.state import ClusterState
 from eventsched.projections.scheduling.decide import decide
+from eventsched.projections.scheduling.placing import Placing
 from eventsched.projections.scheduling.planner import Planner
 from eventsched.recorded import Recorded
 from eventsched.resources import Capacity
@@ -36,6 +37,7 @@ class Play:
         self.now_ms = 0
         self.started: dict[str, int] = {}
         self.ended: dict[str, int] = {}
+        self.promised: dict[str, int] = {}
         self._put("ev.admin.cluster_created", ClusterCreated(cluster_id="play", finished_keep=100_000))
         self._put(subjects.LEADER, LeaderClaimed(leader="s", nonce="s"))
         for index in range(self.nodes):
@@ -75,6 +77,14 @@ class Play:
                 heapq.heappush(self._ends, (self.now_ms + durations[job_id], seq, job_id))
         if self.checked:
             assert check(self.state) == []
+            self._note_promises()
+
+    def _note_promises(self) -> None:
+        placing = Placing(self.state, self.planner, self.now_ms, {}, lambda *_: True)
+        assert not list(placing.run()), "a round follows that should be empty"
+        for key, reservation in placing.reserved.items():
+            job_id = key.partition("/")[2]
+            self.promised[job_id] = min(reservation.at_ms, self.promised.get(job_id, reservation.at_ms))
 
     def _put(self, subject: str, event: Event) -> None:
         evolve(self.state, Recorded(self.state.seq + 1, self.now_ms, subject, event))

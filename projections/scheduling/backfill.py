@@ -17,7 +17,7 @@ import numpy as np
 
 from eventsched.projections.cluster.state import ClusterState, Job, Run
 from eventsched.projections.scheduling.filters import feasible
-from eventsched.projections.scheduling.fleet import Fleet, Held, Trial
+from eventsched.projections.scheduling.fleet import Fleet, Held, Ints, Trial
 from eventsched.projections.scheduling.gang import room
 from eventsched.projections.scheduling.needs import Need
 from eventsched.projections.scheduling.order import expected_ms
@@ -156,14 +156,14 @@ class Outlook:
     def reserve(self, now: Trial, job: Job, need: Need, count: int) -> Reservation | None:
         """The earliest place for `count` runs of a job at once, kept; None when that is never."""
         lasts = expected_ms(job.spec) or NEVER
-        ready = feasible(now, need)
-        for at_ms, trial in self._times(now, need, count):
+        freed = np.where(feasible(now, need), -1, 0)
+        for at_ms, trial in self._times(now, need, count, freed):
             reserved = [one for one in self.reservations if one.at_ms <= at_ms < one.end_ms]
             trial = trial.copy() if reserved else trial
             for one in reserved:
                 for row in one.rows:
                     trial.commit(row, one.need)
-            rows = self._choose(trial.copy(), at_ms, at_ms + lasts, need, count, ready)
+            rows = self._choose(trial.copy(), at_ms, at_ms + lasts, need, count, freed)
             if rows is not None:
                 made = Reservation(job.key, at_ms, at_ms + lasts, rows, need)
                 self._keep(made, trial.copy())
@@ -171,9 +171,9 @@ class Outlook:
         return None
 
     def _choose(
-        self, trial: Trial, at_ms: int, end_ms: int, need: Need, count: int, ready: np.ndarray
+        self, trial: Trial, at_ms: int, end_ms: int, need: Need, count: int, freed: Ints
     ) -> tuple[int, ...] | None:
-        """Rows for all runs, those that have no room now first: what is free now may be of use meanwhile."""
+        """Rows for all runs, those that become free last: the others may be of use meanwhile."""
         later = [shadow.trial.copy() for shadow in self.shadows if at_ms < shadow.at_ms < end_ms]
         rows: list[int] = []
         while len(rows) < count:
@@ -182,8 +182,7 @@ class Outlook:
                 mask = mask & feasible(one, need)
             if not mask.any():
                 return None
-            fresh = mask & ~ready
-            row = int(np.argmax(fresh if fresh.any() else mask))
+            row = int(np.argmax(np.where(mask, freed, -2)))
             rows.append(row)
             for one in (trial, *later):
                 one.commit(row, need)
@@ -203,10 +202,11 @@ class Outlook:
         self.shadows.append(shadow)
         self.shadows.sort(key=lambda one: one.at_ms)
 
-    def _times(self, now: Trial, need: Need, count: int) -> Iterator[tuple[int, Trial]]:
+    def _times(self, now: Trial, need: Need, count: int, freed: Ints) -> Iterator[tuple[int, Trial]]:
         """Times at which there may be room, reservations aside, with the fleet as it will then be.
 
-        Room only grows as runs end: so the first such time is searched for in strides.
+        Room only grows as runs end: so the first such time is searched for in strides. freed: -1 for
+        rows that have room now; for others the time of their last end is noted there.
         """
         groups = self._endings()
         trial, before = now.copy(), 0
@@ -218,8 +218,11 @@ class Outlook:
             if int(room(ahead, need, feasible(ahead, need)).sum()) >= count:
                 break
             trial, before = ahead, upto
+        for at_ms, endings in groups[:before]:
+            _note(freed, at_ms, endings)
         for at_ms, endings in groups[before:]:
             _release(trial, endings)
+            _note(freed, at_ms, endings)
             if int(room(trial, need, feasible(trial, need)).sum()) >= count:
                 yield at_ms, trial
 
@@ -241,6 +244,12 @@ class Outlook:
         if job is None or run.state == "unknown" or not expected_ms(job.spec):
             return NEVER
         return max(self._now_ms, (run.started_ms or run.assigned_ms) + expected_ms(job.spec))
+
+
+def _note(freed: Ints, at_ms: int, endings: list[Ending]) -> None:
+    for ending in endings:
+        if freed[ending.row] >= 0:
+            freed[ending.row] = at_ms
 
 
 def _release(trial: Trial, endings: list[Ending]) -> None:

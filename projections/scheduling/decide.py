@@ -233,7 +233,7 @@ def _admit_and_assign(
 
 def _place(state: ClusterState, planner: Planner, now_ms: int, round_: _Round, ending: dict[str, None]) -> int:
     """Assigns and evictions, as many as the round holds; how many of the jobs were not accepted yet."""
-    implied = 0
+    implied: dict[str, None] = {}
     encoded: dict[int, bytes] = {}
 
     def spec_of(job: Job) -> bytes:
@@ -249,12 +249,13 @@ def _place(state: ClusterState, planner: Planner, now_ms: int, round_: _Round, e
             _add_stops(round_, unit)
         else:
             for placement in unit:
-                implied += not placement.job.admitted
+                if not placement.job.admitted:
+                    implied[placement.job.key] = None
                 head = unit[0].node if placement.job.spec.gang else ""
                 _add_assign(state, round_, placement, spec_of(placement.job), head)
         if not round_.room:
             break
-    return implied
+    return len(implied)
 
 
 def _add_stops(round_: _Round, eviction: Eviction) -> None:
@@ -271,7 +272,7 @@ def _add_stops(round_: _Round, eviction: Eviction) -> None:
 
 def _attempt(state: ClusterState, placement: Placement) -> int:
     job = placement.job
-    if job.array is not None:
+    if placement.member != job.member:
         member = state.jobs.get(member_key(job, placement.member))
         return 1 if member is None else member.attempt + 1
     return job.attempt + 1

@@ -6,7 +6,7 @@ import numpy as np
 
 from eventsched import codec
 from eventsched.projections.cluster.arrays import is_unreached, member_key
-from eventsched.projections.cluster.state import ClusterState, Job
+from eventsched.projections.cluster.state import ArrayState, ClusterState, Job
 from eventsched.projections.scheduling.filters import feasible
 from eventsched.projections.scheduling.fleet import Ints, Mask, Trial
 from eventsched.projections.scheduling.needs import Need
@@ -35,7 +35,8 @@ def gang_is_waiting(gang: Job) -> bool:
 
 def gang_may_start(state: ClusterState, gang: Job) -> bool:
     """True when no member is held or about to be aborted by itself."""
-    assert gang.array is not None
+    if gang.array is None:
+        return True
     members = (state.jobs[member_key(gang, index)] for index in gang.array.live)
     return not any(member.held or member.abort_seq for member in members)
 
@@ -47,8 +48,7 @@ def members_to_start(gang: Job) -> int:
 
 def waiting_members(gang: Job) -> list[int]:
     """Their indexes, in order."""
-    array = gang.array
-    assert array is not None
+    array = gang.array or ArrayState()
     unreached = (index for index in range(array.next, gang.spec.array) if is_unreached(array, index))
     return sorted([*array.live, *unreached])
 

@@ -17,7 +17,7 @@ from itertools import islice
 from typing import Literal
 
 from eventsched.projections.cluster.arrays import is_unreached
-from eventsched.projections.cluster.state import ClusterState, Job
+from eventsched.projections.cluster.state import ArrayState, ClusterState, Job
 from eventsched.projections.scheduling.backfill import NEVER, Outlook, Reservation, end_of
 from eventsched.projections.scheduling.choosing import Chooser, Placement
 from eventsched.projections.scheduling.filters import feasible
@@ -251,9 +251,10 @@ class Placing:
 
 def _members(job: Job) -> Iterator[int]:
     """The members of an array that were never reached, in order; (-1) or itself for a plain job."""
-    if job.array is None:
+    if job.member >= 0 or not job.spec.array:
         yield job.member
         return
-    for index in range(job.array.next, job.spec.array):
-        if is_unreached(job.array, index):
+    array = job.array or ArrayState()  # not accepted yet: its first assign accepts it
+    for index in range(array.next, job.spec.array):
+        if is_unreached(array, index):
             yield index

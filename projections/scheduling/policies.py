@@ -81,9 +81,7 @@ _BUILT_IN = (
     Policy("drf", 1, "the tenant with the smallest dominant share by weight first", order="drf"),
     Policy("srsf", 1, "the least expected runtime x GPUs first", order="srsf"),
     Policy("edf", 1, "the earliest deadline first", order="edf"),
-    Policy(
-        "backfill", 1, "order of submission; none may delay the first that waits", "fifo", backfill="easy"
-    ),
+    Policy("backfill", 1, "order of submission; none may delay the first that waits", "fifo", backfill="easy"),
     Policy(
         "backfill-conservative",
         1,

@@ -147,7 +147,7 @@ def _cost(victims: tuple[Victim, ...]) -> tuple[int | Key, ...]:
     """The less the better: the highest standing hurt, nodes that are not spot, work lost, how many."""
     return (
         max(victim.standing for victim in victims),
-        sum(victim.not_spot for victim in victims),
+        max(victim.not_spot for victim in victims),
         sum(victim.lost for victim in victims),
         len(victims),
         max(victim.younger for victim in victims),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -24,8 +25,18 @@ class Why(NamedTuple):
     detail: str
 
 
-def why_waiting(state: ClusterState, fleet: Fleet, usage: Usage, job: Job, now_ms: int) -> Why | None:
-    """Why `job` has no run now; None when it has one or has ended."""
+def why_waiting(
+    state: ClusterState,
+    fleet: Fleet,
+    usage: Usage,
+    job: Job,
+    now_ms: int,
+    forecast: Callable[[], dict[str, Why]] = dict,
+) -> Why | None:
+    """Why `job` has no run now; None when it has one or has ended.
+
+    forecast: what reservations say (see `forecast`); asked for only if room is what it waits for.
+    """
     if job.state in TERMINAL or (job.state != "pending" and job.array is None):
         return None
     if not job.admitted:
@@ -37,10 +48,20 @@ def why_waiting(state: ClusterState, fleet: Fleet, usage: Usage, job: Job, now_m
         return Why("dependency", f"waits for {', '.join(parents[:3])}" + (" …" if len(parents) > 3 else ""))
     if job.not_before_ms > now_ms:
         return Why("backoff", f"tries again in {job.not_before_ms - now_ms} ms after: {job.reason or 'failure'}")
-    need = need_of(job)
-    if job.spec.gang:
-        return _why_gang(state, fleet, usage, job if job.array is not None else unit_of(state, job))
-    return _why_quota(state, usage, job.tenant, need) or _why_no_node(state, fleet, usage, job.tenant, need)
+    need, unit = need_of(job), unit_of(state, job)
+    if job.promised:
+        return _why_promised(state, job)
+    if unit.spec.gang and unit.array is not None:
+        why = _why_gang(state, fleet, usage, unit)
+    else:
+        why = _why_quota(state, usage, job.tenant, need) or _why_no_node(state, fleet, usage, job.tenant, need)
+    return why if why.code in ("quota", "held", "no_nodes", "too_big") else forecast().get(unit.key, why)
+
+
+def _why_promised(state: ClusterState, job: Job) -> Why:
+    node = state.nodes[job.promised]
+    stopping = sum(state.runs[seq].stop_reason == "preempted" for seq in node.runs)
+    return Why("promised", f"{stopping} runs on {node.node_id} are being stopped for it")
 
 
 def _why_gang(state: ClusterState, fleet: Fleet, usage: Usage, gang: Job) -> Why:
