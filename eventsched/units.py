@@ -39,6 +39,17 @@ def parse_cpus_millis(text: str, what: str = "cpus") -> int:
     return int(value)
 
 
+def parse_millionths(text: str, what: str) -> int:
+    """Millionths from a decimal number: `2.50` is 2500000."""
+    try:
+        value = Decimal(text) * 1_000_000
+    except InvalidOperation:
+        raise InvalidSpec(f"{what}: {text!r} is not a number", "e.g. 2.50") from None
+    if not value.is_finite() or value != int(value) or value < 0:
+        raise InvalidSpec(f"{what}: {text!r} is not a number of at least 0 with six decimals at most")
+    return int(value)
+
+
 def parse_gpus(text: str) -> tuple[str, int]:
     """`("A100", 2)` from `A100:2`, `("", 2)` from `2`, `("A100", 1)` from `A100`."""
     model, separator, count = text.strip().rpartition(":")
