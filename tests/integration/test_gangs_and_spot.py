@@ -6,7 +6,10 @@ import signal
 
 import pytest
 
+from eventsched.client import Client
 from eventsched.events import NodeLeaving, RunAssigned, RunEnded, StopOrdered
+from eventsched.log.port import Entry
+from eventsched.projections.redeciding import redecide
 from eventsched.resources import Resources
 from eventsched.spec import FakeRun
 
@@ -37,12 +40,14 @@ async def test_a_spot_notice_stops_runs_with_time_to_save_and_they_wait_again(cl
     else:
         gone.touch()
     view = await cluster.until_state(client, job.job_id, "pending")
-    assert (view.reason, view.losses, view.failures) == ("preempted", 1, 0)
+    assert (view.losses, view.failures) == (1, 0)
     assert "saved" in await client.logs(job.job_id)
     assert cluster.processes["n1"].wait(30) == 0, "the agent leaves"
     events = [recorded.event async for recorded in client.follow_events(follow=False)]
     (leaving,) = (event for event in events if isinstance(event, NodeLeaving))
     assert leaving.reason == "spot"
+    (ended,) = (event for event in events if isinstance(event, RunEnded))
+    assert (ended.outcome, ended.reason) == ("stopped", "preempted")
     cluster.agent("n2", drivers=PROCESS)
     assert (await cluster.until_state(client, job.job_id, "running")).node == "n2"
     await client.abort(job.job_id)
@@ -64,6 +69,7 @@ async def test_a_gang_finds_its_head_and_restarts_as_one(cluster: Cluster) -> No
             (await client.logs(f"{job.job_id}.{member}")).strip().splitlines()[-1]
         )
 
+    await cluster.until_state(client, job.job_id, "running")
     for member in range(4):
         await cluster.until_state(client, f"{job.job_id}.{member}", "running")
         text = await until(lambda member=member: told(member), what="its output")  # type: ignore[misc]
@@ -107,3 +113,16 @@ async def test_a_preemptor_gets_the_place_its_victims_leave(cluster: Cluster) ->
     assert {one.detail for one in stops} == {f"in favour of default/{high.job_id} (priority 10)"}
     assert len([event for event in events if isinstance(event, RunAssigned)]) == 5
     assert len([event for event in events if isinstance(event, RunEnded)]) == 3
+    assert await cluster.end("s1") == 0
+    again = redecide(await _whole_log(client))
+    assert again.rounds >= 5
+    assert (again.differing, again.unknown) == ([], 0), "what was decided live is decided again from the log"
+
+
+async def _whole_log(client: Client) -> list[Entry]:
+    feed = client.log.read(1)
+    entries: list[Entry] = []
+    while not entries or feed.pending:
+        entries += await feed.get(5)
+    await feed.close()
+    return entries
