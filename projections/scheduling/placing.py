@@ -217,7 +217,8 @@ class Placing:
                     yield eviction
                     return "placed"
         if self._may_reserve() and not self._outlook.is_promised(job.key):
-            made = self._outlook.reserve(self._chooser.trial, job, alike.need, max(1, alike.gang))
+            count, exact = max(1, alike.gang), self._policy.reservations == 1
+            made = self._outlook.reserve(self._chooser.trial, job, alike.need, count, exact)
             if made is None:
                 self._over[alike] = None  # it will never fit, and none like it
             else:
