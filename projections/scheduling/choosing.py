@@ -6,7 +6,8 @@ never touched. Everything is an integer, and every choice has a total order that
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -37,33 +38,50 @@ class Placement(NamedTuple):
 class Chooser:
     """One round's choices: a trial of the fleet and of the tenants' shares.
 
-    borrow: whether tenants may hold more than they own now. refused: the quota's word on the last job
-    that got no node; None = the fleet had none.
+    borrow: whether tenants may hold more than they own now.
+    refused: why the last choice failed: its quota (`refusal` is its word), no room on any node, or no room
+    that is not spoken for later on.
     """
+
+    refused: Literal["quota", "room", "later"] = "room"
 
     def __init__(self, state: ClusterState, fleet: Fleet, usage: Usage, policy: Chosen, now_ms: int) -> None:
         self._policy = policy
         self.trial = Trial(fleet)
         self.quotas = Quotas(state, usage, now_ms)
         self.borrow = False
-        self.refused: Refusal | None = None
+        self.refusal: Refusal | None = None
         self._full: dict[Need, None] = {}
 
     def is_full(self, alike: Class) -> bool:
         """True when no node has room for this class any more."""
         return alike.need in self._full
 
-    def choose(self, job: Job, member: int, alike: Class) -> Placement | None:
-        """The best node for a job, taken; None when its quota or the fleet has no room."""
+    def save(self) -> tuple[Trial, Quotas, dict[Need, None]]:
+        """What to go back to if a gang does not fit."""
+        return self.trial.copy(), self.quotas.copy(), dict(self._full)
+
+    def restore(self, saved: tuple[Trial, Quotas, dict[Need, None]]) -> None:
+        """Undo what was chosen since; when money comes again stays known."""
+        renewal_ms = self.quotas.renewal_ms
+        self.trial, self.quotas, self._full = saved
+        self.quotas.renewal_ms = renewal_ms
+
+    def choose(self, job: Job, member: int, alike: Class, later: Sequence[Trial] = ()) -> Placement | None:
+        """The best node for a job, taken; None when its quota or the fleet has no room.
+
+        later: where it must fit, too.
+        """
         trial, need = self.trial, alike.need
-        self.refused = self.quotas.refusal(alike.tenant, need, borrow=self.borrow)
-        if self.refused is not None:
+        self.refused = "quota"
+        self.refusal = self.quotas.refusal(alike.tenant, need, borrow=self.borrow)
+        if self.refusal is not None:
             return None
-        rows = np.flatnonzero(feasible(trial, need))
+        rows = self._rows(need, later)
         if not len(rows):
-            self._full[need] = None
             return None
         if (need.gpus or need.gpu_millis) and self.quotas.minds_models(alike.tenant):
+            self.refused = "quota"
             rows = self._within_quota(alike, rows)
             if not len(rows):
                 return None
@@ -82,8 +100,21 @@ class Chooser:
         gpus = tuple(gpu.uuid for gpu in given)
         return Placement(job, member, need, trial.fleet.names[row], gpus, score, runner_up, len(rows))
 
+    def _rows(self, need: Need, later: Sequence[Trial]) -> Ints:
+        """The rows that have room now and later; none with the reason noted."""
+        mask = feasible(self.trial, need)
+        self.refused = "room"
+        if not mask.any():
+            self._full[need] = None
+        for trial in later:
+            if mask.any():
+                self.refused = "later"
+                mask = mask & feasible(trial, need)
+        rows: Ints = np.flatnonzero(mask)
+        return rows
+
     def _within_quota(self, alike: Class, rows: Ints) -> Ints:
-        """The rows whose devices the tenant may still have, by model; none = `refused` says why."""
+        """The rows whose devices the tenant may still have, by model; none = `refusal` says why."""
         verdicts: dict[tuple[str, ...], Refusal | None] = {}
         kept = []
         for row in rows:
@@ -93,5 +124,5 @@ class Chooser:
             if verdicts[models] is None:
                 kept.append(row)
         if not kept:
-            self.refused = mildest(verdicts.values())
+            self.refusal = mildest(verdicts.values())
         return np.array(kept, dtype=np.int64)

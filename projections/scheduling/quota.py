@@ -152,6 +152,7 @@ class Quotas:
         """Another one, equal for now, to try things on."""
         copy = Quotas(self._state, self._usage, self._now_ms)
         copy.shares = self.shares.copy()
+        copy.renewal_ms = self.renewal_ms
         return copy
 
     def money(self, tenant: str) -> Refusal | None:

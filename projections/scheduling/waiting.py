@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
+from eventsched.projections.cluster.gangs import unit_of
 from eventsched.projections.cluster.state import TERMINAL, ClusterState, Job
 from eventsched.projections.cluster.tenants import limits_of
 from eventsched.projections.scheduling.filters import feasible, filters_for
 from eventsched.projections.scheduling.fleet import Fleet, Trial
+from eventsched.projections.scheduling.gang import gang_may_start, how_many_fit, members_to_start
 from eventsched.projections.scheduling.needs import Need, need_of
 from eventsched.projections.scheduling.quota import BUDGET, LENT_OUT, POOL, Quotas, Refusal, mildest
 from eventsched.projections.scheduling.usage import CPU, GPUS, MEMORY, RUNS, Usage
 from eventsched.units import format_bytes, format_cpus, format_money, format_ms
+
+
+_NOT_FOR_ROOM = ("quota", "budget", "lent_out", "held", "no_nodes", "too_big")
+"""What no reservation helps against."""
 
 
 class Why(NamedTuple):
@@ -23,8 +30,18 @@ class Why(NamedTuple):
     detail: str
 
 
-def why_waiting(state: ClusterState, fleet: Fleet, usage: Usage, job: Job, now_ms: int) -> Why | None:
-    """Why `job` has no run now; None when it has one or has ended."""
+def why_waiting(
+    state: ClusterState,
+    fleet: Fleet,
+    usage: Usage,
+    job: Job,
+    now_ms: int,
+    forecast: Callable[[], dict[str, Why]] = dict,
+) -> Why | None:
+    """Why `job` has no run now; None when it has one or has ended.
+
+    forecast: what reservations say (see `forecast`); asked for only if room is what it waits for.
+    """
     if job.state in TERMINAL or (job.state != "pending" and job.array is None):
         return None
     if not job.admitted:
@@ -36,12 +53,47 @@ def why_waiting(state: ClusterState, fleet: Fleet, usage: Usage, job: Job, now_m
         return Why("dependency", f"waits for {', '.join(parents[:3])}" + (" …" if len(parents) > 3 else ""))
     if job.not_before_ms > now_ms:
         return Why("backoff", f"tries again in {job.not_before_ms - now_ms} ms after: {job.reason or 'failure'}")
-    need = need_of(job)
+    if job.promised:
+        return _why_promised(state, job)
+    need, unit = need_of(job), unit_of(state, job)
     quotas = Quotas(state, usage, now_ms)
-    refused = quotas.refusal(job.tenant, need)
-    if refused is not None:
-        return _why_refused(state, job.tenant, refused, now_ms)
-    return _why_no_node(state, fleet, quotas, job.tenant, need, now_ms)
+    if unit.spec.gang and unit.array is not None:
+        why = _why_gang(state, fleet, quotas, unit, now_ms)
+    else:
+        refused = quotas.refusal(job.tenant, need)
+        if refused is not None:
+            return _why_refused(state, job.tenant, refused, now_ms)
+        why = _why_no_node(state, fleet, quotas, job.tenant, need, now_ms)
+    return why if why.code in _NOT_FOR_ROOM else forecast().get(unit.key, why)
+
+
+def _why_promised(state: ClusterState, job: Job) -> Why:
+    node = state.nodes[job.promised]
+    stopping = sum(state.runs[seq].stop_reason == "preempted" for seq in node.runs)
+    return Why("promised", f"{stopping} runs on {node.node_id} are being stopped for it")
+
+
+def _why_gang(state: ClusterState, fleet: Fleet, quotas: Quotas, gang: Job, now_ms: int) -> Why:
+    """Of a gang, or of its member: all wait for the same."""
+    need, trial = need_of(gang), Trial(fleet)
+    if gang.array is None or gang.array.open or gang.array.fate is not None:
+        return Why("gang_forming", "waits until what is left of its last start has been stopped")
+    if not gang_may_start(state, gang):
+        return Why("held", "a member is held: release it with `eventsched release`")
+    count = members_to_start(gang)
+    trying = quotas.copy()
+    for fit in range(count):
+        refused = trying.refusal(gang.tenant, need)
+        if refused is not None:
+            why = _why_refused(state, gang.tenant, refused, now_ms)
+            return Why(why.code, f"{fit} of {count} members: {why.detail}")
+        trying.take(gang.tenant, need, ())
+    fit = how_many_fit(trial, need, count)
+    if fit == count:
+        return Why("turn", "it fits; it starts with the next round")
+    if not fit:
+        return _why_no_node(state, fleet, quotas, gang.tenant, need, now_ms)
+    return Why("gang_forming", f"{fit} of {count} members fit")
 
 
 def _why_refused(state: ClusterState, tenant: str, refused: Refusal, now_ms: int) -> Why:
