@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shlex
 import signal
+from dataclasses import dataclass
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -28,6 +29,39 @@ from eventsched.units import parse_duration_ms, parse_money_micros
 LOG_WAIT_S = 15.0
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class SpotOptions:
+    """What is to be known of a machine that may be taken away."""
+
+    spot: Annotated[
+        bool, Parameter(env_var="EVENTSCHED_SPOT", negative=(), help="this machine may be taken away at short notice")
+    ] = False
+    hazard: Annotated[
+        str, Parameter(env_var="EVENTSCHED_HAZARD", help="how likely within an hour, e.g. 0.05; with --spot")
+    ] = "0"
+    spot_notice: Annotated[
+        str,
+        Parameter(env_var="EVENTSCHED_SPOT_NOTICE", help="how long the machine stays after the notice (also SIGUSR1)"),
+    ] = "30s"
+    spot_file: Annotated[
+        str, Parameter(env_var="EVENTSCHED_SPOT_FILE", help="the notice is that this file appears")
+    ] = ""
+    spot_command: Annotated[
+        str, Parameter(env_var="EVENTSCHED_SPOT_COMMAND", help="the notice is that this command exits with 0")
+    ] = ""
+
+    def settings(self) -> SpotSettings:
+        """Checked. Raises InvalidSpec naming the option."""
+        return SpotSettings(
+            self.spot,
+            parse_money_micros(self.hazard, "--hazard"),
+            self.spot_file,
+            tuple(shlex.split(self.spot_command)),
+            parse_duration_ms(self.spot_notice, "--spot-notice"),
+        )
+
+
 async def agent(
     *,
     node: Annotated[str, Parameter(name=["--node", "-n"], help="this node's id; the host's name by default")] = "",
@@ -41,22 +75,7 @@ async def agent(
         list[str] | None, Parameter(help="keeps off jobs without this toleration; may be repeated")
     ] = None,
     price: Annotated[str, Parameter(env_var="EVENTSCHED_PRICE", help="what this node costs per hour, e.g. 2.50")] = "0",
-    spot: Annotated[
-        bool, Parameter(env_var="EVENTSCHED_SPOT", negative=(), help="this machine may be taken away at short notice")
-    ] = False,
-    hazard: Annotated[
-        str, Parameter(env_var="EVENTSCHED_HAZARD", help="how likely within an hour, e.g. 0.05; with --spot")
-    ] = "0",
-    spot_notice: Annotated[
-        str,
-        Parameter(env_var="EVENTSCHED_SPOT_NOTICE", help="how long the machine stays after the notice (also SIGUSR1)"),
-    ] = "30s",
-    spot_file: Annotated[
-        str, Parameter(env_var="EVENTSCHED_SPOT_FILE", help="the notice is that this file appears")
-    ] = "",
-    spot_command: Annotated[
-        str, Parameter(env_var="EVENTSCHED_SPOT_COMMAND", help="the notice is that this command exits with 0")
-    ] = "",
+    spot: SpotOptions = SpotOptions(),
     driver: Annotated[list[str] | None, Parameter(help="docker, process, fake, manual; may be repeated")] = None,
     data: Annotated[str, Parameter(help="where the agent keeps its files")] = "",
     heartbeat: Annotated[str, Parameter(env_var="HEARTBEAT_INTERVAL", help="between heartbeats")] = "5s",
@@ -87,13 +106,7 @@ async def agent(
         labels=pairs(label or [], "--label"),
         taints=tuple(taint or ()),
         price_micros_per_h=parse_money_micros(price, "--price"),
-        spot=SpotSettings(
-            spot,
-            parse_money_micros(hazard, "--hazard"),
-            spot_file,
-            tuple(shlex.split(spot_command)),
-            parse_duration_ms(spot_notice, "--spot-notice"),
-        ),
+        spot=spot.settings(),
         drivers=tuple(driver or ("docker",)),
         docker=DockerLimits(tuple(allow_volume or ()), allow_host_network),
         heartbeat_ms=parse_duration_ms(_seconds(heartbeat), "--heartbeat"),

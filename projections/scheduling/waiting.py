@@ -18,7 +18,6 @@ from eventsched.projections.scheduling.quota import BUDGET, LENT_OUT, POOL, Quot
 from eventsched.projections.scheduling.usage import CPU, GPUS, MEMORY, RUNS, Usage
 from eventsched.units import format_bytes, format_cpus, format_money, format_ms
 
-
 _NOT_FOR_ROOM = ("quota", "budget", "lent_out", "held", "no_nodes", "too_big")
 """What no reservation helps against."""
 
