@@ -76,3 +76,9 @@ def format_ms(value: int) -> str:
     if value < 86_400_000:
         return f"{value // 3_600_000}h{value % 3_600_000 // 60_000:02d}m"
     return f"{value // 86_400_000}d{value % 86_400_000 // 3_600_000:02d}h"
+
+
+def format_micros(micros: int) -> str:
+    """`2500000` as `2.5`: an amount of money, exactly."""
+    sign, micros = ("-", -micros) if micros < 0 else ("", micros)
+    return f"{sign}{micros // 1_000_000}.{micros % 1_000_000:06d}".rstrip("0").rstrip(".")

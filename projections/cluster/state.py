@@ -219,6 +219,7 @@ class ClusterState:
     unjudged: submissions (sequence -> key) no leader has judged. doomed: jobs that can never start.
     stops_owed: runs to be stopped; finishes_owed: manual runs to be ended, with their exit code.
     answers_owed: nodes whose join awaits its answer; refusals: joins (by sequence) to be refused.
+    demand: accepted GPU jobs counted by kind; typical: the frequent kinds, as adopted last (see `demand.py`).
     finished: ordinal -> key of ended jobs still kept; `finished_total` counts all of them.
     """
 
@@ -255,6 +256,8 @@ class ClusterState:
     nodes: dict[str, Node] = field(default_factory=dict)
     answers_owed: dict[str, None] = field(default_factory=dict)
     refusals: dict[int, Refusal] = field(default_factory=dict)
+    demand: dict[str, int] = field(default_factory=dict)
+    typical: dict[str, int] = field(default_factory=dict)
     finished: dict[int, str] = field(default_factory=dict)
     finished_total: int = 0
     ended: dict[str, int] = field(default_factory=dict)

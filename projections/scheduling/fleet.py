@@ -1,131 +1,340 @@
 """The nodes as arrays: one row per node, rows in order of node id, integers only.
 
-Derived from the state and kept in step through `sync`; a decision works on a `Trial`, a copy
-that its own commits change, so that deciding never touches the state.
+Derived from the state and kept in step through `sync`. A round works on the arrays themselves, and
+whatever it took is laid anew from the state by the next `sync`: so deciding never touches the state,
+and nothing is copied. Every change of a row is listed, so that answers kept for a class of jobs
+need only look at the rows that changed since (`ranking.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import islice
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eventsched.projections.cluster.state import ClusterState, Node
-from eventsched.projections.scheduling.needs import Need
+from eventsched.projections.scheduling.layouts import WHOLE, Layout, Layouts
+from eventsched.projections.scheduling.needs import Need, group_of
 from eventsched.resources import Gpu
 
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
+T = TypeVar("T")
 
 DRIVER_BITS = {"docker": 1, "process": 2, "fake": 4, "manual": 8}
-
-
-def gpu_names(gpu: Gpu) -> tuple[str, ...]:
-    """The names a request may use for this device, "" (any) first."""
-    model, variant = gpu.model.lower(), gpu.variant.lower()
-    return ("", model) if variant in ("", model) else ("", model, variant)
+NO_ROOM = -(2**60)
+"""In `cpu_room` of a node that takes no work: less than any job asks for."""
+LEFT_PARTS = 1_000
+"""What is left of a resource is counted in so many parts of what the largest node has."""
+_LOG_MAX = 1 << 16
 
 
 class Fleet:
-    """Struct of arrays over all nodes."""
+    """Struct of arrays over all nodes.
+
+    cpu_room: free cpu where the node takes work, NO_ROOM elsewhere. gpu_full, gpu_most: by device name,
+    how many devices are untouched, and the largest free part of one. left: what is free in all, the
+    measure of best-fit. levels: each device's free thousandths, in the node's order.
+    """
 
     def __init__(self, state: ClusterState) -> None:
+        self.generation = 0
         self.rebuild(state)
+
+    # ---- layout -------------------------------------------------------------------------------
 
     def rebuild(self, state: ClusterState) -> None:
         """Lay out the rows anew: at start, and when a node is new."""
         self.names = sorted(state.nodes)
         self.row = {name: row for row, name in enumerate(self.names)}
         count = len(self.names)
-        self.usable: Mask = np.zeros(count, dtype=np.bool_)
-        self.drivers: Ints = np.zeros(count, dtype=np.int64)
-        self.cpu_total: Ints = np.zeros(count, dtype=np.int64)
-        self.cpu_free: Ints = np.zeros(count, dtype=np.int64)
-        self.memory_total: Ints = np.zeros(count, dtype=np.int64)
-        self.memory_free: Ints = np.zeros(count, dtype=np.int64)
+        self.count = count
+        self.ready: Mask = np.zeros(count, dtype=np.bool_)
+        self.cordoned: Mask = np.zeros(count, dtype=np.bool_)
+        self.spot: Mask = np.zeros(count, dtype=np.bool_)
+        for name in (
+            "drivers", "price", "hazard", "kind", "cpu_total", "cpu_free", "cpu_room", "memory_total", "memory_free",
+            "gpu_devices", "gpu_millis", "left",
+        ):  # fmt: skip
+            setattr(self, name, np.zeros(count, dtype=np.int64))
         self.gpu_total: dict[str, Ints] = {"": np.zeros(count, dtype=np.int64)}
-        self.gpu_free: dict[str, Ints] = {"": np.zeros(count, dtype=np.int64)}
-        self.devices: list[list[Gpu]] = [[] for _ in range(count)]
+        self.gpu_full: dict[str, Ints] = {"": np.zeros(count, dtype=np.int64)}
+        self.gpu_most: dict[str, Ints] = {"": np.zeros(count, dtype=np.int64)}
+        self.levels: list[list[int]] = [[] for _ in range(count)]
+        self.devices: list[tuple[Gpu, ...]] = [()] * count
+        self.layouts = Layouts()
+        self._layout_of: list[Layout] = [self.layouts.of(())] * count
+        self._static: list[tuple[object, ...]] = [()] * count
+        self._labels: list[dict[str, str]] = [{}] * count
+        self._taints: list[tuple[str, ...]] = [()] * count
+        self.groups: dict[str, dict[int, int]] = {}
+        self._groups_of: dict[int, dict[str, int]] = {}
+        self._grouped = any(group_of(job) for job in state.jobs.values())
+        self.cpu_largest = self.gpu_largest = 0
+        self._matrix: Ints | None = None
+        self._typical = self.typical = state.typical
+        self.touched: dict[int, None] = {}
+        self._freed: dict[int, None] = {}
+        self._forget_answers()
         for name in self.names:
-            self._fill_row(state.nodes[name])
+            self._set_static(self.row[name], state.nodes[name])
+        self._set_scale()
+        for name in self.names:
+            self._set_row(state, self.row[name], state.nodes[name])
 
-    def sync(self, state: ClusterState, changed: Iterable[str]) -> None:
-        """Bring the rows of changed nodes up to date."""
+    drivers: Ints
+    price: Ints
+    hazard: Ints
+    kind: Ints
+    cpu_total: Ints
+    cpu_free: Ints
+    cpu_room: Ints
+    memory_total: Ints
+    memory_free: Ints
+    gpu_devices: Ints
+    gpu_millis: Ints
+    left: Ints
+
+    def _forget_answers(self) -> None:
+        """Whatever was derived from rows no longer holds."""
+        self.generation += 1
+        self._memo: dict[object, Any] = {}
+        self._log: Ints = np.zeros(_LOG_MAX, dtype=np.int64)
+        self._log_start = self._log_end = 0
+
+    def memo(self, key: object, make: Callable[[Self], T]) -> T:
+        """Something derived from what seldom changes, kept until it does."""
+        if key not in self._memo:
+            self._memo[key] = make(self)
+        found: T = self._memo[key]
+        return found
+
+    # ---- following the state ------------------------------------------------------------------
+
+    def sync(self, state: ClusterState, changed: Iterable[str]) -> list[int] | None:
+        """Bring changed nodes, and what the last round took, up to date.
+
+        The rows that gained room; None when everything may have changed.
+        """
+        rows = dict.fromkeys(self.touched)
         for name in changed:
-            if name not in self.row:
+            row = self.row.get(name)
+            if row is None:
                 self.rebuild(state)
-                return
-        for name in changed:
-            self._fill_row(state.nodes[name])
+                return None
+            rows[row] = None
+        self.touched.clear()
+        generation, gained = self.generation, list(self._freed)
+        self._freed.clear()
+        if self._typical is not state.typical:
+            self._typical = self.typical = state.typical
+            self._forget_answers()
+        for row in rows:
+            node = state.nodes[self.names[row]]
+            if self._static[row] != _static_part(node):
+                self._set_static(row, node)
+                self._set_scale()
+                self._forget_answers()
+            if self._set_row(state, row, node):
+                gained.append(row)
+        return gained if generation == self.generation else None
 
-    def _fill_row(self, node: Node) -> None:
-        row = self.row[node.node_id]
-        self.usable[row] = node.state == "ready" and node.session > 0 and not node.cordoned
-        self.drivers[row] = sum(DRIVER_BITS.get(driver, 0) for driver in node.drivers)
-        self.cpu_total[row] = node.capacity.cpu_millis
-        self.cpu_free[row] = node.cpu_free_millis
-        self.memory_total[row] = node.capacity.memory_bytes
-        self.memory_free[row] = node.memory_free_bytes
-        for counts in (*self.gpu_total.values(), *self.gpu_free.values()):
-            counts[row] = 0
-        free = []
-        for gpu in node.capacity.gpus:
-            is_free = gpu.uuid not in node.gpu_runs
-            if is_free:
-                free.append(gpu)
-            for name in gpu_names(gpu):
-                self._column(self.gpu_total, name)[row] += 1
-                self._column(self.gpu_free, name)[row] += is_free
-        self.devices[row] = free
+    def watch_groups(self, state: ClusterState) -> None:
+        """From now on, runs are counted by group: a job with a limit per node has turned up."""
+        if not self._grouped:
+            self._grouped = True
+            for name, row in self.row.items():
+                self._set_groups(row, _groups_on(state, state.nodes[name]))
 
-    def _column(self, table: dict[str, Ints], name: str) -> Ints:
-        if name not in table:
-            table[name] = np.zeros(len(self.names), dtype=np.int64)
-        return table[name]
+    def _set_static(self, row: int, node: Node) -> None:
+        self._static[row] = _static_part(node)
+        devices = node.capacity.gpus
+        layout = self.layouts.of(devices)
+        self.devices[row], self._layout_of[row] = devices, layout
+        self.drivers[row] = sum(DRIVER_BITS.get(driver, 0) for driver in dict.fromkeys(node.drivers))
+        self.price[row], self.hazard[row], self.spot[row] = node.price_micros_per_h, node.hazard_ppm_per_h, node.spot
+        self._labels[row], self._taints[row] = node.labels, node.taints
+        self.kind[row] = layout.kind
+        self.cpu_total[row], self.memory_total[row] = node.capacity.cpu_millis, node.capacity.memory_bytes
+        self.gpu_devices[row] = layout.size
+        for table in (self.gpu_total, self.gpu_full, self.gpu_most):
+            for counts in table.values():
+                counts[row] = 0
+        for name, indexes in layout.indexes.items():
+            for table in (self.gpu_total, self.gpu_full, self.gpu_most):
+                if name not in table:
+                    table[name] = np.zeros(self.count, dtype=np.int64)
+            self.gpu_total[name][row] = len(indexes)
+        self.levels[row] = [-1] * layout.size  # unlike any, so that the next look sets them
+        self._matrix = None
+
+    def _set_scale(self) -> bool:
+        """Measure the largest node; True if it is another than before, and with it what is left everywhere."""
+        cpu, gpu = int(self.cpu_total.max(initial=1)), max(1, int(self.gpu_devices.max(initial=0))) * WHOLE
+        if (cpu, gpu) == (self.cpu_largest, self.gpu_largest):
+            return False
+        self.cpu_largest, self.gpu_largest = cpu, gpu
+        self.left = np.maximum(self.cpu_free, 0) * LEFT_PARTS // cpu + self.gpu_millis * LEFT_PARTS // gpu
+        return True
+
+    def _set_row(self, state: ClusterState, row: int, node: Node) -> bool:
+        """Lay a row; True if it has gained room."""
+        ready = node.state == "ready" and node.session > 0
+        cpu, memory = node.cpu_free_millis, node.memory_free_bytes
+        room = cpu if ready and not node.cordoned else NO_ROOM
+        levels = _levels(node)
+        groups = _groups_on(state, node) if self._grouped else {}
+        old_groups = self._groups_of.get(row, {})
+        before = (int(self.cpu_room[row]), int(self.memory_free[row]), self.levels[row], old_groups)
+        self.ready[row], self.cordoned[row] = ready, node.cordoned
+        self.cpu_free[row] = cpu
+        if before == (room, memory, levels, groups):
+            self._set_left(row)
+            return False
+        self.cpu_room[row], self.memory_free[row] = room, memory
+        if levels != before[2]:
+            self._set_levels(row, levels)
+        if groups != old_groups:
+            self._set_groups(row, groups)
+        self._changed(row)
+        return (
+            room > before[0]
+            or memory > before[1]
+            or any(new > old for new, old in zip(levels, before[2], strict=True))
+            or any(groups.get(group, 0) < number for group, number in old_groups.items())
+        )
+
+    def _set_levels(self, row: int, levels: list[int]) -> None:
+        self.levels[row] = levels
+        layout = self._layout_of[row]
+        if layout.alike and levels:
+            full, most = levels.count(WHOLE), max(levels)
+            for name in layout.indexes:
+                self.gpu_full[name][row] = full
+                self.gpu_most[name][row] = most
+        else:
+            for name, indexes in layout.indexes.items():
+                free = [levels[index] for index in indexes]
+                self.gpu_full[name][row] = free.count(WHOLE)
+                self.gpu_most[name][row] = max(free)
+        self.gpu_millis[row] = sum(levels)
+        if self._matrix is not None:
+            self._matrix[row, : len(levels)] = levels
+
+    def _set_groups(self, row: int, groups: dict[str, int]) -> None:
+        for group in self._groups_of.pop(row, {}):
+            del self.groups[group][row]
+            if not self.groups[group]:
+                del self.groups[group]
+        for group, number in groups.items():
+            self.groups.setdefault(group, {})[row] = number
+        if groups:
+            self._groups_of[row] = groups
+
+    def _set_left(self, row: int) -> None:
+        cpu = max(0, int(self.cpu_free[row])) * LEFT_PARTS // self.cpu_largest
+        self.left[row] = cpu + int(self.gpu_millis[row]) * LEFT_PARTS // self.gpu_largest
+
+    def _changed(self, row: int) -> None:
+        self._set_left(row)
+        place = self._log_end - self._log_start
+        if place == _LOG_MAX:
+            self._log_start, place = self._log_end, 0
+        self._log[place] = row
+        self._log_end += 1
+
+    # ---- the rows that changed ----------------------------------------------------------------
+
+    @property
+    def now(self) -> int:
+        """How many changes there were; grows by one with each."""
+        return self._log_end
+
+    def since(self, then: int) -> Ints | None:
+        """Rows that changed after `then`, some of them often; None when that is too long ago."""
+        if then < self._log_start:
+            return None
+        return self._log[then - self._log_start : self._log_end - self._log_start]
+
+    @property
+    def matrix(self) -> Ints:
+        """`levels` as an array, 0 where a node has no further device."""
+        if self._matrix is None:
+            width = max((len(levels) for levels in self.levels), default=0)
+            self._matrix = np.zeros((self.count, max(1, width)), dtype=np.int64)
+            for row, levels in enumerate(self.levels):
+                self._matrix[row, : len(levels)] = levels
+        return self._matrix
+
+    def labelled(self, name: str, value: str) -> Mask:
+        """Rows with this label; "" = any value."""
+        return self.memo(
+            ("label", name, value),
+            lambda fleet: np.array(
+                [name in labels and value in ("", labels[name]) for labels in fleet._labels], dtype=np.bool_
+            ),
+        )
+
+    def tolerated(self, tolerations: Sequence[str]) -> Mask:
+        """Rows all of whose taints are tolerated."""
+        return self.memo(
+            ("taint", tolerations),
+            lambda fleet: np.array(
+                [not taints or "*" in tolerations or all(taint in tolerations for taint in taints)
+                 for taints in fleet._taints], dtype=np.bool_
+            ),
+        )  # fmt: skip
+
+    # ---- taking and giving back ---------------------------------------------------------------
+
+    def indexes(self, row: int, name: str) -> tuple[int, ...]:
+        """The devices of a row that answer to a name, in the node's order."""
+        return self._layout_of[row].indexes.get(name, ())
+
+    def take(self, row: int, need: Need, devices: Sequence[int], sign: int = 1) -> None:
+        """Take what `need` asks for from a row, with these devices; sign = -1 gives it back."""
+        self.touched[row] = None
+        if sign < 0:
+            self._freed[row] = None
+        self.cpu_free[row] -= sign * need.cpu_millis
+        self.cpu_room[row] -= sign * need.cpu_millis
+        if need.memory_bytes:
+            self.memory_free[row] -= sign * need.memory_bytes
+        if devices:
+            levels = self.levels[row].copy()
+            for index in devices:
+                levels[index] -= sign * (need.gpu_millis or WHOLE)
+            self._set_levels(row, levels)
+        if need.group:
+            groups = dict(self._groups_of.get(row, {}))
+            groups[need.group] = groups.get(need.group, 0) + sign
+            self._set_groups(row, {group: number for group, number in groups.items() if number})
+        self._changed(row)
 
 
-class Trial:
-    """What would be free after this round's commits so far."""
+def _static_part(node: Node) -> tuple[object, ...]:
+    return (
+        node.capacity, node.drivers, node.labels, node.taints, node.spot, node.hazard_ppm_per_h, node.price_micros_per_h,
+    )  # fmt: skip
 
-    def __init__(self, fleet: Fleet) -> None:
-        self.fleet = fleet
-        self.cpu_free = fleet.cpu_free.copy()
-        self.memory_free = fleet.memory_free.copy()
-        self._gpu_free: dict[str, Ints] = {}
-        self._taken: dict[int, dict[str, None]] = {}
 
-    def gpu_free(self, name: str) -> Ints:
-        """Free devices per row that answer to `name`."""
-        counts = self._gpu_free.get(name)
-        if counts is None:
-            source = self.fleet.gpu_free.get(name)
-            counts = np.zeros(len(self.fleet.names), dtype=np.int64) if source is None else source.copy()
-            self._gpu_free[name] = counts
-            for row, taken in self._taken.items():
-                for gpu in self.fleet.devices[row]:
-                    counts[row] -= gpu.uuid in taken and name in gpu_names(gpu)
-        return counts
+def _levels(node: Node) -> list[int]:
+    """Free thousandths of each device: none of one that is given whole."""
+    if not node.gpu_runs and not node.gpu_shares:
+        return [WHOLE] * len(node.capacity.gpus)
+    runs, shares = node.gpu_runs, node.gpu_shares
+    return [0 if gpu.uuid in runs else WHOLE - shares.get(gpu.uuid, 0) for gpu in node.capacity.gpus]
 
-    def devices(self, row: int, need: Need) -> list[Gpu]:
-        """The devices that `need` would get from `row`, in the node's order."""
-        taken = self._taken.get(row, {})
-        free = (gpu for gpu in self.fleet.devices[row] if gpu.uuid not in taken and need.gpu_model in gpu_names(gpu))
-        return list(islice(free, need.gpus))
 
-    def commit(self, row: int, need: Need) -> list[Gpu]:
-        """Take what `need` asks for from `row`; the devices given."""
-        self.cpu_free[row] -= need.cpu_millis
-        self.memory_free[row] -= need.memory_bytes
-        if not need.gpus:
-            return []
-        given = self.devices(row, need)
-        assert len(given) == need.gpus, (row, need)
-        taken = self._taken.setdefault(row, {})
-        for gpu in given:
-            taken[gpu.uuid] = None
-            for name in gpu_names(gpu):
-                if name in self._gpu_free:
-                    self._gpu_free[name][row] -= 1
-        return given
+def _groups_on(state: ClusterState, node: Node) -> dict[str, int]:
+    """How many current runs of each limited group a node has."""
+    counts: dict[str, int] = {}
+    for seq in node.runs:
+        job = state.jobs.get(state.runs[seq].key)
+        if job is not None and job.run == seq:
+            group = group_of(job)
+            if group:
+                counts[group] = counts.get(group, 0) + 1
+    return counts

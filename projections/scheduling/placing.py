@@ -34,17 +34,18 @@ class _Placing:
     def __init__(self, state: ClusterState, planner: Planner, now_ms: int) -> None:
         self._state = state
         self._planner = planner
-        self._chooser = Chooser(state, planner.fleet, planner.usage, planner.policy)
+        self._chooser = Chooser(state, planner.fleet, planner.usage, planner.policy, planner.rankings)
         self._moment = Moment(now_ms, self._chooser.shares, planner.policy.aging_ms)
 
     def run(self, skip: dict[str, None]) -> Iterator[Placement]:
         order = self._planner.policy.order
-        heads = [self._head(alike, queue.start) for alike, queue in self._planner.queues.items()]
+        heads = [self._head(alike, queue.start) for alike, queue in self._planner.open.items()]
         heapq.heapify(heads)
         while heads:
             rank, key, index, alike = heads[0]
             job = self._state.jobs[key]
             if self._chooser.is_full(alike):
+                self._planner.park(alike)
                 heapq.heappop(heads)
                 continue
             if order.moving and order.rank(self._moment, job) > rank:  # its tenant got something meanwhile
@@ -58,6 +59,8 @@ class _Placing:
                         stopped = True
                         break
                     yield placement
+            if stopped and self._chooser.is_full(alike):
+                self._planner.park(alike)
             if not stopped and index + 1 < len(self._planner.queues[alike].items):
                 heapq.heapreplace(heads, self._head(alike, index + 1))
             else:
