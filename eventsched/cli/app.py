@@ -49,6 +49,7 @@ VERBS: dict[Group, dict[str, str]] = {
     },
 }
 BENCHES = {
+    "decide": "eventsched.projections.bench.deciding:deciding",
     "fold": "eventsched.projections.bench.fold:fold",
     "throughput": "eventsched.projections.bench.throughput:throughput",
     "start": "eventsched.projections.bench.start:start",

@@ -25,7 +25,7 @@ from eventsched.projections.scheduling.fleet import Fleet, Ints
 from eventsched.projections.scheduling.layouts import WHOLE
 from eventsched.projections.scheduling.needs import Need, models_of
 
-BUCKET = 40
+BUCKET = 110
 _NEVER = -(2**60)
 
 

@@ -35,8 +35,9 @@ class Fleet:
     """Struct of arrays over all nodes.
 
     cpu_room: free cpu where the node takes work, NO_ROOM elsewhere. gpu_full, gpu_most: by device name,
-    how many devices are untouched, and the largest free part of one. left: what is free in all, the
-    measure of best-fit. levels: each device's free thousandths, in the node's order.
+    how many devices are untouched, and the largest free part of one. left: what is free of cpu and GPUs
+    (of cpu and memory, where no node has GPUs) in parts of the largest node's, the measure of best-fit.
+    spare: the same, GPUs first and cpu only between equals. levels: each device's free thousandths, in the node's order.
     """
 
     def __init__(self, state: ClusterState) -> None:
@@ -56,7 +57,7 @@ class Fleet:
         self.spot: Mask = np.zeros(count, dtype=np.bool_)
         for name in (
             "drivers", "price", "hazard", "kind", "cpu_total", "cpu_free", "cpu_room", "memory_total", "memory_free",
-            "gpu_devices", "gpu_millis", "left",
+            "gpu_devices", "gpu_millis", "left", "spare",
         ):  # fmt: skip
             setattr(self, name, np.zeros(count, dtype=np.int64))
         self.gpu_total: dict[str, Ints] = {"": np.zeros(count, dtype=np.int64)}
@@ -72,7 +73,7 @@ class Fleet:
         self.groups: dict[str, dict[int, int]] = {}
         self._groups_of: dict[int, dict[str, int]] = {}
         self._grouped = any(group_of(job) for job in state.jobs.values())
-        self.cpu_largest = self.gpu_largest = 0
+        self.cpu_largest = self.gpu_largest = self.memory_largest = 0
         self._matrix: Ints | None = None
         self._typical = self.typical = state.typical
         self.touched: dict[int, None] = {}
@@ -96,6 +97,7 @@ class Fleet:
     gpu_devices: Ints
     gpu_millis: Ints
     left: Ints
+    spare: Ints
 
     def _forget_answers(self) -> None:
         """Whatever was derived from rows no longer holds."""
@@ -173,10 +175,12 @@ class Fleet:
     def _set_scale(self) -> bool:
         """Measure the largest node; True if it is another than before, and with it what is left everywhere."""
         cpu, gpu = int(self.cpu_total.max(initial=1)), max(1, int(self.gpu_devices.max(initial=0))) * WHOLE
-        if (cpu, gpu) == (self.cpu_largest, self.gpu_largest):
+        memory = 0 if self.gpu_devices.any() else int(self.memory_total.max(initial=1))
+        if (cpu, gpu, memory) == (self.cpu_largest, self.gpu_largest, self.memory_largest):
             return False
-        self.cpu_largest, self.gpu_largest = cpu, gpu
-        self.left = np.maximum(self.cpu_free, 0) * LEFT_PARTS // cpu + self.gpu_millis * LEFT_PARTS // gpu
+        self.cpu_largest, self.gpu_largest, self.memory_largest = cpu, gpu, memory
+        for row in range(self.count):
+            self._set_left(row)
         return True
 
     def _set_row(self, state: ClusterState, row: int, node: Node) -> bool:
@@ -235,7 +239,11 @@ class Fleet:
 
     def _set_left(self, row: int) -> None:
         cpu = max(0, int(self.cpu_free[row])) * LEFT_PARTS // self.cpu_largest
-        self.left[row] = cpu + int(self.gpu_millis[row]) * LEFT_PARTS // self.gpu_largest
+        gpu = int(self.gpu_millis[row]) * LEFT_PARTS // self.gpu_largest
+        if self.memory_largest:
+            gpu = max(0, int(self.memory_free[row])) * LEFT_PARTS // self.memory_largest
+        self.left[row] = cpu + gpu
+        self.spare[row] = gpu * LEFT_PARTS + cpu
 
     def _changed(self, row: int) -> None:
         self._set_left(row)
