@@ -145,7 +145,9 @@ def _classes(dice: random.Random) -> tuple[list[int], list[Resources]]:
     """Requests, each with its weight: a few are frequent, many are rare."""
     weights, classes = [], []
     for index in range(CLASSES):
-        gpus, share, weight = dice.choices(KINDS, [kind[-1] for kind in KINDS])[0] if index >= len(KINDS) else KINDS[index]
+        gpus, share, weight = (
+            dice.choices(KINDS, [kind[-1] for kind in KINDS])[0] if index >= len(KINDS) else KINDS[index]
+        )
         cores = dice.choice((2, 4, 6, 8, 10, 12)) * max(1, gpus)
         asked = Resources(
             cpu_millis=cores * 1000 if gpus or share else dice.choice((1000, 4000, 8000, 16000, 32000)),

@@ -16,7 +16,7 @@ from eventsched.projections.scheduling.needs import Need
 from eventsched.projections.scheduling.planner import Class
 from eventsched.projections.scheduling.policies import Chosen
 from eventsched.projections.scheduling.quota import limits_of, model_refusal, refusal
-from eventsched.projections.scheduling.ranking import Ranking, Rankings
+from eventsched.projections.scheduling.ranking import Best, Ranking, Rankings, best_of
 from eventsched.projections.scheduling.scores import NOBODY, Draw
 from eventsched.projections.scheduling.trial import Trial
 from eventsched.projections.scheduling.usage import Shares, Usage
@@ -70,54 +70,55 @@ class Chooser:
         if not count:
             self._full[need] = None
             return None
-        rank = self._rank(job, member, alike, ranking, limits)
-        if rank is None:
+        best, second = self._best(job, member, alike, ranking, limits)
+        if best.row < 0:
             return None
-        row = int(rank.argmax())
-        node = self.trial.fleet.names[row]
-        score, terms = self._points(int(rank[row]), row, job, need)
-        runner_up, runner_up_score = "", 0
-        if count > 1:
-            kept, rank[row] = rank[row], NOBODY
-            second = int(rank.argmax())
-            if rank[second] > NOBODY:
-                runner_up = self.trial.fleet.names[second]
-                runner_up_score, _ = self._points(int(rank[second]), second, job, need)
-            rank[row] = kept
-        given = self.trial.commit(row, need)
+        fleet, score = self.trial.fleet, self._policy.score
+        points, other = best.points // score.shown, second.points // score.shown
+        terms: dict[str, int] = {}
+        if score.terms is not None:
+            terms = score.terms(fleet, need, best.row, job)
+            points, other = points + sum(terms.values()) - points, other + sum(terms.values()) - points
+        given = self.trial.commit(best.row, need)
         self.shares.take(alike.tenant, need, [gpu.model for gpu in given])
-        gpus = tuple(gpu.uuid for gpu in given)
-        return Placement(job, member, need, node, gpus, score, runner_up, runner_up_score, terms, count)
+        return Placement(
+            job,
+            member,
+            need,
+            fleet.names[best.row],
+            tuple(gpu.uuid for gpu in given),
+            points,
+            fleet.names[second.row] if second.row >= 0 else "",
+            other if second.row >= 0 else 0,
+            terms,
+            count,
+        )
 
-    def _points(self, rank: int, row: int, job: Job, need: Need) -> tuple[int, dict[str, int]]:
-        """A row's points as people see them, and their terms if there are several."""
-        score = self._policy.score
-        if score.terms is None:
-            return score.points_of(rank) // score.shown, {}
-        terms = score.terms(self.trial.fleet, need, row, job)
-        return sum(terms.values()), terms
-
-    def _rank(self, job: Job, member: int, alike: Class, ranking: Ranking, limits: TenantLimits | None) -> Ints | None:
-        """The rank of every row for this very job; None when its tenant may have none of the devices."""
-        score, fleet, need = self._policy.score, self.trial.fleet, alike.need
-        rank = ranking.rank
-        if score.points is not None:
+    def _best(
+        self, job: Job, member: int, alike: Class, ranking: Ranking, limits: TenantLimits | None
+    ) -> tuple[Best, Best]:
+        """The best row for this very job, and the second; none when its tenant may have none of the devices."""
+        score, fleet, policy = self._policy.score, self.trial.fleet, self._policy
+        models = limits is not None and limits.gpu_models and (alike.need.gpus or alike.need.gpu_millis)
+        wary = policy.on_demand_after and job.evictions >= policy.on_demand_after
+        if score.points is None and not models and not wary and not job.avoid_node:
+            return ranking.best()
+        if score.points is None:
+            rank = ranking.ranks()
+        else:
             rows = np.flatnonzero(ranking.fits)
-            draw = Draw(self._policy.seed, (job.seq << 24) + (job.attempt << 16) + max(0, member))
+            draw = Draw(policy.seed, (job.seq << 24) + (job.attempt << 16) + max(0, member))
             rank = np.full(fleet.count, NOBODY, dtype=np.int64)
-            rank[rows] = score.points(fleet, need, rows, draw)
-        if limits is not None and limits.gpu_models and (need.gpus or need.gpu_millis):
+            rank[rows] = score.points(fleet, alike.need, rows, draw)
+        if models and limits is not None:
             rank = self._within_quota(limits, alike, rank)
-            if not (rank > NOBODY).any():
-                return None
         avoided = fleet.row.get(job.avoid_node) if job.avoid_node else None
-        if avoided is not None and rank[avoided] > NOBODY and np.count_nonzero(rank > NOBODY) > 1:
-            rank = rank.copy()
+        if avoided is not None and np.count_nonzero(rank > NOBODY) > 1:
             rank[avoided] = NOBODY
-        if self._policy.on_demand_after and job.evictions >= self._policy.on_demand_after:
+        if wary:
             safe = np.where(fleet.spot, NOBODY, rank)
             rank = safe if (safe > NOBODY).any() else rank
-        return rank
+        return best_of(score, rank)
 
     def _within_quota(self, limits: TenantLimits, alike: Class, rank: Ints) -> Ints:
         """The rank of the rows whose devices the tenant may still have, by model."""

@@ -14,6 +14,7 @@ kind, its free cpu and the level.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -52,8 +53,8 @@ def kinds_of(typical: dict[str, int]) -> list[Kind]:
 class Tables:
     """What is usable, by kind of node, free cpu (as a step of `cpus`) and level or number of devices.
 
-    shares[node kind, cpu step, level step]: how many share kinds fit; wholes[node kind, cpu step, n]: how many
-    kinds of whole GPUs fit into n untouched devices. usable: per row, as it is now.
+    shares_flat[node kind, cpu step, level step]: how many share kinds fit; wholes_flat[node kind, cpu step, n]:
+    how many kinds of whole GPUs fit into n untouched devices. usable: per row, as it is now.
     """
 
     def __init__(self, fleet: Fleet) -> None:
@@ -67,19 +68,20 @@ class Tables:
             np.int64
         )
         shape = (len(fleet.layouts.kinds), len(cpus) + 1)
-        self.shares: Ints = np.zeros((*shape, len(levels) + 1), dtype=np.int64)
-        self.wholes: Ints = np.zeros((*shape, self.most + 1), dtype=np.int64)
+        shares = np.zeros((*shape, len(levels) + 1), dtype=np.int64)
+        wholes = np.zeros((*shape, self.most + 1), dtype=np.int64)
         for names, row in fleet.layouts.kinds.items():
             for kind in kinds:
                 if kind.models and not any(model in names for model in kind.models):
                     continue
                 cpu = cpus.index(kind.cpu_millis) + 1
                 if kind.gpu_millis:
-                    self.shares[row, cpu, levels.index(kind.gpu_millis) + 1] += kind.number
+                    shares[row, cpu, levels.index(kind.gpu_millis) + 1] += kind.number
                 elif kind.gpus <= self.most:
-                    self.wholes[row, cpu, kind.gpus] += kind.number
-        self.shares = self.shares.cumsum(axis=1).cumsum(axis=2)
-        self.wholes = self.wholes.cumsum(axis=1).cumsum(axis=2)
+                    wholes[row, cpu, kind.gpus] += kind.number
+        self.cpu_steps, self.width = cpus, len(levels) + 1
+        self.shares_flat: Ints = shares.cumsum(axis=1).cumsum(axis=2).ravel()
+        self.wholes_flat: Ints = wholes.cumsum(axis=1).cumsum(axis=2).ravel()
         self.usable: Ints = np.zeros(fleet.count, dtype=np.int64)
         self._now = -1
 
@@ -91,28 +93,37 @@ class Tables:
         if rows is None or len(rows):
             levels, full = fleet.matrix[where], fleet.gpu_full[""][where]
             at = self.at(fleet, where, 0)
-            self.usable[where] = self.sum_of_shares(at, levels) + self.of_wholes(at, full)
+            self.usable[where] = self.of_shares(at, levels).sum(axis=1) + self.of_wholes(at, full)
 
     def at(self, fleet: Fleet, rows: Rows, cpu_millis: int) -> Ints:
         """Where rows stand in both tables, flattened, when so much cpu is taken from them."""
-        step = np.searchsorted(self.cpus, fleet.cpu_free[rows] - cpu_millis, side="right")
-        return fleet.kind[rows] * (len(self.cpus) + 1) + step
-
-    def sum_of_shares(self, at: Ints, levels: Ints) -> Ints:
-        """What share kinds can use of all devices."""
-        found: Ints = self.of_shares(at, levels).sum(axis=1)
+        step = self.cpus.searchsorted(fleet.cpu_free[rows] - cpu_millis, side="right")
+        found: Ints = fleet.kind[rows] * (len(self.cpus) + 1) + step
         return found
+
+    def at_one(self, fleet: Fleet, row: int, cpu_millis: int) -> int:
+        """`at` of one row."""
+        step = bisect_right(self.cpu_steps, int(fleet.cpu_free[row]) - cpu_millis)
+        return int(fleet.kind[row]) * (len(self.cpu_steps) + 1) + step
 
     def of_shares(self, at: Ints, levels: Ints) -> Ints:
         """What share kinds can use of each device."""
-        width = self.shares.shape[2]
-        return levels * self.shares.ravel().take((at * width)[:, None] + self.step.take(levels))
+        found: Ints = levels * self.shares_flat.take((at * self.width)[:, None] + self.step.take(levels))
+        return found
+
+    def of_share(self, at: int, level: int) -> int:
+        """What share kinds can use of one device."""
+        return level * int(self.shares_flat[at * self.width + int(self.step[level])])
+
+    def of_untouched(self, at: Ints) -> Ints:
+        """What share kinds can use of an untouched device."""
+        found: Ints = WHOLE * self.shares_flat.take(at * self.width + self.width - 1)
+        return found
 
     def of_wholes(self, at: Ints, full: Ints) -> Ints:
         """What kinds of whole GPUs can use of so many untouched devices."""
-        if full.ndim == 2:
-            at = at[:, None]
-        return WHOLE * full * self.wholes.ravel().take(at * (self.most + 1) + full)
+        found: Ints = WHOLE * full * self.wholes_flat.take(at * (self.most + 1) + full)
+        return found
 
 
 def _tables(fleet: Fleet) -> Tables:
@@ -133,27 +144,30 @@ def fgd_points(fleet: Fleet, need: Need, rows: Rows) -> Ints:
 def _usable_after(fleet: Fleet, tables: Tables, need: Need, rows: Rows) -> Ints:
     levels, full = fleet.matrix[rows], fleet.gpu_full[""][rows]
     at = tables.at(fleet, rows, need.cpu_millis)
+    before = tables.of_shares(at, levels)
     if need.gpu_millis:
-        before = tables.of_shares(at, levels)
-        changed = _after_share(tables, at, levels, full, need.gpu_millis) - before
-        best = np.where(levels >= need.gpu_millis, changed, _NEVER).max(axis=1)
+        untouched = levels == WHOLE
+        after = tables.of_shares(at, np.maximum(levels - need.gpu_millis, 0)) - before
+        after += np.where(
+            untouched, tables.of_wholes(at, np.maximum(full - 1, 0))[:, None], tables.of_wholes(at, full)[:, None]
+        )
+        best: Ints = np.where(levels >= need.gpu_millis, after, _NEVER).max(axis=1)
         return before.sum(axis=1) + best
     left = np.maximum(full - need.gpus, 0)
-    taken = (full - left)[:, None]
-    one = tables.of_shares(at, np.full((len(at), 1), WHOLE, dtype=np.int64))
-    return tables.sum_of_shares(at, levels) - (taken * one)[:, 0] + tables.of_wholes(at, left)
-
-
-def _after_share(tables: Tables, at: Ints, levels: Ints, full: Ints, millis: int) -> Ints:
-    """What stays usable of each device, and of all as untouched ones, if this one gives the share."""
-    left = np.maximum(levels - millis, 0)
-    return tables.of_shares(at, left) + tables.of_wholes(at, full[:, None] - (levels == WHOLE))
+    found: Ints = before.sum(axis=1) - (full - left) * tables.of_untouched(at) + tables.of_wholes(at, left)
+    return found
 
 
 def fgd_pick(fleet: Fleet, need: Need, row: int, devices: Sequence[int]) -> int:
     """The device whose share leaves most usable; then the one with the least left."""
     tables = _tables(fleet)
-    rows = np.array([row], dtype=np.int64)
-    at, levels = tables.at(fleet, rows, need.cpu_millis), fleet.matrix[rows]
-    after = _after_share(tables, at, levels, fleet.gpu_full[""][rows], need.gpu_millis) - tables.of_shares(at, levels)
-    return max(devices, key=lambda index: (int(after[0, index]), -fleet.levels[row][index]))
+    levels, full = fleet.levels[row], int(fleet.gpu_full[""][row])
+    at = tables.at_one(fleet, row, need.cpu_millis)
+
+    def after(index: int) -> tuple[int, int]:
+        level = levels[index]
+        left, untouched = level - need.gpu_millis, full - (level == WHOLE)
+        usable = tables.of_share(at, left) - tables.of_share(at, level)
+        return usable + WHOLE * untouched * int(tables.wholes_flat[at * (tables.most + 1) + untouched]), -level
+
+    return max(devices, key=after)

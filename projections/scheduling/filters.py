@@ -7,15 +7,18 @@ reported. The first ones hang on what seldom changes, and are answered once for 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
-from eventsched.projections.scheduling.fleet import DRIVER_BITS, Fleet, Ints, Mask
+from eventsched.projections.scheduling.fleet import DRIVER_BITS, NO_ROOM, Fleet, Ints, Mask
 from eventsched.projections.scheduling.layouts import WHOLE
 from eventsched.projections.scheduling.needs import Need
 
 Rows = Ints | slice
+_ALL_FOUR = np.uint32(0x01010101)
+"""Four true comparisons side by side."""
 ALL = slice(None)
 
 
@@ -48,13 +51,11 @@ def _gpu_model(fleet: Fleet, need: Need, rows: Rows) -> Mask:
 
 def gpus_offered(fleet: Fleet, need: Need, rows: Rows) -> Ints:
     """What rows offer of the devices asked for: untouched ones, or thousandths of the best one."""
-    table = fleet.gpu_most if need.gpu_millis else fleet.gpu_full
-    most: Ints | None = None
-    for name in need.names:
-        if name in table:
-            offered = table[name][rows]
-            most = offered if most is None else np.maximum(most, offered)
-    return np.zeros(fleet.count, dtype=np.int64)[rows] if most is None else most
+    of = fleet.most if need.gpu_millis else fleet.full
+    most = of(need.names[0])[rows]
+    for name in need.names[1:]:
+        most = np.maximum(most, of(name)[rows])
+    return most
 
 
 def _per_node(fleet: Fleet, need: Need, rows: Rows) -> Mask:
@@ -130,14 +131,20 @@ def lasting(fleet: Fleet, need: Need) -> Mask | None:
 
 def has_room(fleet: Fleet, need: Need, rows: Rows) -> Mask:
     """Rows that pass the other filters: alive, and enough is free."""
-    mask = fleet.cpu_room[rows] >= need.cpu_millis
-    if need.memory_bytes:
-        mask &= fleet.memory_free[rows] >= need.memory_bytes
-    if need.gpus or need.gpu_millis:
+    room = fleet.room if isinstance(rows, slice) else fleet.room.take(rows, axis=0)
+    mask: Mask = (room >= _least(need)).view(np.uint32)[:, 0] == _ALL_FOUR
+    if need.gpu_models:
         mask &= gpus_offered(fleet, need, rows) >= (need.gpu_millis or need.gpus)
     if need.group:
         mask &= _per_node(fleet, need, rows)
     return mask
+
+
+@lru_cache(1024)
+def _least(need: Need) -> Ints:
+    """What a row's `room` must hold at least; a need for no memory may go where less than none is free."""
+    gpus = (0, 0) if need.gpu_models else (need.gpus, need.gpu_millis)
+    return np.array((need.cpu_millis, need.memory_bytes or NO_ROOM, *gpus), dtype=np.int64)
 
 
 def feasible(fleet: Fleet, need: Need) -> Mask:
@@ -148,8 +155,7 @@ def feasible(fleet: Fleet, need: Need) -> Mask:
 
 def needs_with_room(fleet: Fleet, needs: Iterable[Need], rows: Ints) -> list[Need]:
     """The needs that one of these rows may have room for; a few too many, where something lasting forbids it."""
-    cpu, memory = int(fleet.cpu_room[rows].max()), int(fleet.memory_free[rows].max())
-    full, most = int(fleet.gpu_full[""][rows].max()), int(fleet.gpu_most[""][rows].max())
+    cpu, memory, full, most = fleet.room[rows].max(axis=0).tolist()
     return [
         need
         for need in needs

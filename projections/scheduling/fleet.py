@@ -20,24 +20,29 @@ from eventsched.projections.scheduling.needs import Need, group_of
 from eventsched.resources import Gpu
 
 Ints = NDArray[np.int64]
+Shorts = NDArray[np.int16]
 Mask = NDArray[np.bool_]
 T = TypeVar("T")
 
 DRIVER_BITS = {"docker": 1, "process": 2, "fake": 4, "manual": 8}
 NO_ROOM = -(2**60)
-"""In `cpu_room` of a node that takes no work: less than any job asks for."""
+"""The free cpu of a node that takes no work: less than any job asks for."""
+CPU, MEMORY, FULL, MOST = range(4)
+"""Columns of `room`."""
 LEFT_PARTS = 1_000
 """What is left of a resource is counted in so many parts of what the largest node has."""
-_LOG_MAX = 1 << 16
+LOG_MIN = 1 << 16
+"""So many changes of rows are listed at least; whoever asks for older ones must look at all rows."""
 
 
 class Fleet:
     """Struct of arrays over all nodes.
 
-    cpu_room: free cpu where the node takes work, NO_ROOM elsewhere. gpu_full, gpu_most: by device name,
-    how many devices are untouched, and the largest free part of one. left: what is free of cpu and GPUs
-    (of cpu and memory, where no node has GPUs) in parts of the largest node's, the measure of best-fit.
-    spare: the same, GPUs first and cpu only between equals. levels: each device's free thousandths, in the node's order.
+    room: what is free, the four columns that decide whether a job fits: cpu (NO_ROOM where the node takes
+    no work), memory, untouched devices, thousandths of the best device. gpu_full, gpu_most: the last two, and
+    the same by device name for names somebody asked for (`full`, `most`). levels: each device's free
+    thousandths, in the node's order; gpu_millis: their sum. left: the measure of best-fit, what is free of
+    cpu and GPUs (of cpu and memory, where no node has GPUs) in parts of the largest node's.
     """
 
     def __init__(self, state: ClusterState) -> None:
@@ -55,14 +60,14 @@ class Fleet:
         self.ready: Mask = np.zeros(count, dtype=np.bool_)
         self.cordoned: Mask = np.zeros(count, dtype=np.bool_)
         self.spot: Mask = np.zeros(count, dtype=np.bool_)
-        for name in (
-            "drivers", "price", "hazard", "kind", "cpu_total", "cpu_free", "cpu_room", "memory_total", "memory_free",
-            "gpu_devices", "gpu_millis", "left", "spare",
-        ):  # fmt: skip
+        for name in ("drivers", "price", "hazard", "kind", "cpu_total", "memory_total", "gpu_devices", "gpu_millis"):
             setattr(self, name, np.zeros(count, dtype=np.int64))
         self.gpu_total: dict[str, Ints] = {"": np.zeros(count, dtype=np.int64)}
-        self.gpu_full: dict[str, Ints] = {"": np.zeros(count, dtype=np.int64)}
-        self.gpu_most: dict[str, Ints] = {"": np.zeros(count, dtype=np.int64)}
+        self.room: Ints = np.zeros((count, 4), dtype=np.int64)
+        self.cpu_free, self.memory_free = self.room[:, CPU], self.room[:, MEMORY]
+        self.gpu_full: dict[str, Ints] = {"": self.room[:, FULL]}
+        self.gpu_most: dict[str, Ints] = {"": self.room[:, MOST]}
+        self.left: Shorts = np.zeros(count, dtype=np.int16)
         self.levels: list[list[int]] = [[] for _ in range(count)]
         self.devices: list[tuple[Gpu, ...]] = [()] * count
         self.layouts = Layouts()
@@ -90,20 +95,15 @@ class Fleet:
     hazard: Ints
     kind: Ints
     cpu_total: Ints
-    cpu_free: Ints
-    cpu_room: Ints
     memory_total: Ints
-    memory_free: Ints
     gpu_devices: Ints
     gpu_millis: Ints
-    left: Ints
-    spare: Ints
 
     def _forget_answers(self) -> None:
         """Whatever was derived from rows no longer holds."""
         self.generation += 1
         self._memo: dict[object, Any] = {}
-        self._log: Ints = np.zeros(_LOG_MAX, dtype=np.int64)
+        self._log: Ints = np.zeros(max(LOG_MIN, 8 * self.count), dtype=np.int64)
         self._log_start = self._log_end = 0
 
     def memo(self, key: object, make: Callable[[Self], T]) -> T:
@@ -165,9 +165,8 @@ class Fleet:
             for counts in table.values():
                 counts[row] = 0
         for name, indexes in layout.indexes.items():
-            for table in (self.gpu_total, self.gpu_full, self.gpu_most):
-                if name not in table:
-                    table[name] = np.zeros(self.count, dtype=np.int64)
+            if name not in self.gpu_total:
+                self.gpu_total[name] = np.zeros(self.count, dtype=np.int64)
             self.gpu_total[name][row] = len(indexes)
         self.levels[row] = [-1] * layout.size  # unlike any, so that the next look sets them
         self._matrix = None
@@ -186,18 +185,17 @@ class Fleet:
     def _set_row(self, state: ClusterState, row: int, node: Node) -> bool:
         """Lay a row; True if it has gained room."""
         ready = node.state == "ready" and node.session > 0
-        cpu, memory = node.cpu_free_millis, node.memory_free_bytes
-        room = cpu if ready and not node.cordoned else NO_ROOM
+        room = node.cpu_free_millis if ready and not node.cordoned else NO_ROOM
+        memory = node.memory_free_bytes
         levels = _levels(node)
         groups = _groups_on(state, node) if self._grouped else {}
         old_groups = self._groups_of.get(row, {})
-        before = (int(self.cpu_room[row]), int(self.memory_free[row]), self.levels[row], old_groups)
+        cpu_before, memory_before = self.room[row, :2].tolist()
+        before = (cpu_before, memory_before, self.levels[row], old_groups)
         self.ready[row], self.cordoned[row] = ready, node.cordoned
-        self.cpu_free[row] = cpu
         if before == (room, memory, levels, groups):
-            self._set_left(row)
             return False
-        self.cpu_room[row], self.memory_free[row] = room, memory
+        self.cpu_free[row], self.memory_free[row] = room, memory
         if levels != before[2]:
             self._set_levels(row, levels)
         if groups != old_groups:
@@ -213,15 +211,11 @@ class Fleet:
     def _set_levels(self, row: int, levels: list[int]) -> None:
         self.levels[row] = levels
         layout = self._layout_of[row]
-        if layout.alike and levels:
-            full, most = levels.count(WHOLE), max(levels)
-            for name in layout.indexes:
-                self.gpu_full[name][row] = full
-                self.gpu_most[name][row] = most
-        else:
-            for name, indexes in layout.indexes.items():
-                free = [levels[index] for index in indexes]
-                self.gpu_full[name][row] = free.count(WHOLE)
+        for name, column in self.gpu_full.items():
+            indexes = layout.indexes.get(name)
+            if indexes:
+                free = levels if layout.alike else [levels[index] for index in indexes]
+                column[row] = free.count(WHOLE)
                 self.gpu_most[name][row] = max(free)
         self.gpu_millis[row] = sum(levels)
         if self._matrix is not None:
@@ -238,17 +232,18 @@ class Fleet:
             self._groups_of[row] = groups
 
     def _set_left(self, row: int) -> None:
-        cpu = max(0, int(self.cpu_free[row])) * LEFT_PARTS // self.cpu_largest
-        gpu = int(self.gpu_millis[row]) * LEFT_PARTS // self.gpu_largest
+        cpu, memory = self.room[row, :2].tolist()
+        left = max(0, cpu) * LEFT_PARTS // self.cpu_largest
         if self.memory_largest:
-            gpu = max(0, int(self.memory_free[row])) * LEFT_PARTS // self.memory_largest
-        self.left[row] = cpu + gpu
-        self.spare[row] = gpu * LEFT_PARTS + cpu
+            left += max(0, memory) * LEFT_PARTS // self.memory_largest
+        else:
+            left += sum(self.levels[row]) * LEFT_PARTS // self.gpu_largest
+        self.left[row] = left
 
     def _changed(self, row: int) -> None:
         self._set_left(row)
         place = self._log_end - self._log_start
-        if place == _LOG_MAX:
+        if place == len(self._log):
             self._log_start, place = self._log_end, 0
         self._log[place] = row
         self._log_end += 1
@@ -295,6 +290,30 @@ class Fleet:
             ),
         )  # fmt: skip
 
+    def spare(self, rows: Ints | slice) -> Ints:
+        """What is free, GPUs first and cpu only between equals: less of it decides between equal points."""
+        cpu = np.maximum(self.cpu_free[rows], 0) * LEFT_PARTS // self.cpu_largest
+        return self.gpu_millis[rows] * LEFT_PARTS // self.gpu_largest * LEFT_PARTS + cpu
+
+    def full(self, name: str) -> Ints:
+        """By row, how many devices that answer to `name` are untouched."""
+        return self._under(self.gpu_full, name)
+
+    def most(self, name: str) -> Ints:
+        """By row, the largest free part of a device that answers to `name`."""
+        return self._under(self.gpu_most, name)
+
+    def _under(self, table: dict[str, Ints], name: str) -> Ints:
+        """A column of a table; the columns of a name are kept from the first time somebody asks for it."""
+        if name not in table:
+            self.gpu_full[name] = np.zeros(self.count, dtype=np.int64)
+            self.gpu_most[name] = np.zeros(self.count, dtype=np.int64)
+            for row, levels in enumerate(self.levels):
+                free = [levels[index] for index in self.indexes(row, name)]
+                self.gpu_full[name][row] = free.count(WHOLE)
+                self.gpu_most[name][row] = max(free, default=0)
+        return table[name]
+
     # ---- taking and giving back ---------------------------------------------------------------
 
     def indexes(self, row: int, name: str) -> tuple[int, ...]:
@@ -307,13 +326,12 @@ class Fleet:
         if sign < 0:
             self._freed[row] = None
         self.cpu_free[row] -= sign * need.cpu_millis
-        self.cpu_room[row] -= sign * need.cpu_millis
         if need.memory_bytes:
             self.memory_free[row] -= sign * need.memory_bytes
         if devices:
-            levels = self.levels[row].copy()
+            levels, each = self.levels[row].copy(), sign * (need.gpu_millis or WHOLE)
             for index in devices:
-                levels[index] -= sign * (need.gpu_millis or WHOLE)
+                levels[index] -= each
             self._set_levels(row, levels)
         if need.group:
             groups = dict(self._groups_of.get(row, {}))

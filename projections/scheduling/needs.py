@@ -21,6 +21,9 @@ class Looks(NamedTuple):
     estimate: bool = False
 
 
+PLAIN = Looks()
+
+
 class Need(NamedTuple):
     """A job's class.
 
@@ -52,7 +55,7 @@ class Need(NamedTuple):
         return self.gpu_models or ("",)
 
 
-def need_of(job: Job, looks: Looks = Looks()) -> Need:
+def need_of(job: Job, looks: Looks = PLAIN) -> Need:
     """The class of a job."""
     spec = job.spec
     asked = spec.resources

@@ -14,7 +14,7 @@ from importlib.metadata import entry_points
 import msgspec
 
 from eventsched.projections.cluster.state import ClusterState, PolicyChoice
-from eventsched.projections.scheduling.needs import Looks
+from eventsched.projections.scheduling.needs import PLAIN, Looks
 from eventsched.projections.scheduling.order import ORDERS, Order
 from eventsched.projections.scheduling.scores import SCORES, Score, weighted
 
@@ -59,7 +59,7 @@ class Chosen:
     score: Score
     aging_ms: int
     seed: int
-    looks: Looks = Looks()
+    looks: Looks = PLAIN
     on_demand_after: int = 0
 
 
@@ -71,9 +71,7 @@ _BUILT_IN = (
     Policy("dot-product", 1, "priority, then submission; Tetris turned around", score="dot-product"),
     Policy("packing", 1, "priority, then submission; fill GPUs and nodes that are begun", score="packing"),
     Policy("fgd", 1, "priority, then submission; least loss of usable GPUs", score="fgd", ties=_LEAST),
-    Policy(
-        "cost-aware", 1, "priority, then submission; the weighted score of cost, SLA and resources", score="cost-aware"
-    ),
+    Policy("cost-aware", 1, "priority; the weighted score of cost, SLA and resources", score="cost-aware"),
     Policy("random", 1, "priority, then submission; any node that fits", score="random", params=("seed",)),
     Policy("fifo", 1, "order of submission, whatever the priority", order="fifo"),
     Policy("quota-aging", 1, "priority + waited // aging_ms, then submitted, then id", "aging", params=("aging_ms",)),
@@ -118,7 +116,7 @@ def looks_of(state: ClusterState) -> Looks:
     try:
         return choose(state.policy).looks
     except KeyError:
-        return Looks()
+        return PLAIN
 
 
 def score_of(text: str) -> Score:

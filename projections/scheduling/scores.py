@@ -16,12 +16,14 @@ from eventsched.projections.cluster.state import Job
 from eventsched.projections.scheduling.costs import cost_aware_points, cost_aware_terms, expected_cost_points
 from eventsched.projections.scheduling.fgd import fgd_pick, fgd_points
 from eventsched.projections.scheduling.filters import Rows, whole
-from eventsched.projections.scheduling.fleet import Fleet, Ints
+from eventsched.projections.scheduling.fleet import Fleet, Ints, Shorts
 from eventsched.projections.scheduling.layouts import WHOLE
-from eventsched.projections.scheduling.needs import Looks, Need
+from eventsched.projections.scheduling.needs import PLAIN, Looks, Need
 
 NOBODY = -(2**62)
 """The rank of a row without room."""
+BLOCKED = 2**15 - 1
+"""Its cost, where a score counts costs: more than any."""
 _LEFT_BITS = 20
 POINTS_MAX = 2**40
 """Points of a kept score are no larger than this, either way."""
@@ -48,53 +50,68 @@ def tightest(fleet: Fleet, need: Need, row: int, devices: Sequence[int]) -> int:
     return min(devices, key=lambda index: levels[index])
 
 
+def nothing(fleet: Fleet, need: Need) -> int:
+    """No points to begin with."""
+    return 0
+
+
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One score: a summary, and points for rows.
+    """One score: a summary, and points for rows, given in one of three ways.
 
-    points: looks at all feasible rows at once. by_row: instead, when a row's points depend only on the
-    row and the need; then answers are kept between decisions. least_left: between equal points, the
-    least left over decides before the node id. unit: points that are worth a thousand of another
-    score's in a sum. shown: divisor of points for people. pick: the device for a share.
-    terms: the parts of the points, for people; what all nodes have alike included. looks: what makes classes.
+    points: looks at all feasible rows at once. by_row: a row's points depend only on the row and the need;
+    then answers are kept between decisions. cost: a row's points are the need's `worth` less the
+    row's cost, a column kept by the fleet; then only what fits is kept by need.
+
+    least_left: between equal points of by_row, the least left over decides before the node id. unit:
+    points that are worth a thousand of another score's in a sum. shown: divisor of points for people.
+    pick: the device for a share. terms: the parts of the points, for people; what all nodes have alike
+    included. looks: what makes classes.
     """
 
     summary: str
     points: Points | None = None
     by_row: RowPoints | None = None
+    cost: Callable[[Fleet], Shorts] | None = None
+    worth: Callable[[Fleet, Need], int] = nothing
     least_left: bool = False
     unit: int = 1_000
     shown: int = 1
     pick: Pick = tightest
     terms: Terms | None = None
-    looks: Looks = Looks()
+    looks: Looks = PLAIN
 
     def rank(self, fleet: Fleet, need: Need, rows: Rows) -> Ints:
-        """Points and tie rule in one number; 0 where the score looks at all rows at once."""
-        if self.by_row is None:
-            return np.zeros(fleet.count, dtype=np.int64)[rows]
-        points = self.by_row(fleet, need, rows)
-        return (points << _LEFT_BITS) - fleet.spare[rows] if self.least_left else points
+        """Points and tie rule in one number, for scores that go by row."""
+        points = self.of_rows(fleet, need, rows)
+        return (points << _LEFT_BITS) - fleet.spare(rows) if self.least_left else points
+
+    def of_rows(self, fleet: Fleet, need: Need, rows: Rows) -> Ints:
+        """Points by row."""
+        if self.cost is not None:
+            return self.worth(fleet, need) - self.cost(fleet)[rows].astype(np.int64)
+        assert self.by_row is not None
+        return self.by_row(fleet, need, rows)
 
     def points_of(self, rank: int) -> int:
         """The points that a rank was made of."""
         return -(-rank >> _LEFT_BITS) if self.least_left else rank
 
 
-def first_fit(fleet: Fleet, need: Need, rows: Rows) -> Ints:
+def no_cost(fleet: Fleet) -> Shorts:
     """All alike: the smallest node id wins."""
-    return np.zeros(fleet.count, dtype=np.int64)[rows]
+    return fleet.memo("no cost", lambda fleet: np.zeros(fleet.count, dtype=np.int16))
 
 
-def best_fit(fleet: Fleet, need: Need, rows: Rows) -> Ints:
-    """The less is left over, the better: minus what stays free of cpu and GPUs, each in thousandths of the
-    largest node's. The same for every need but for a constant, so it is kept as `fleet.left`."""
-    return _asked(fleet, need) - fleet.left[rows]
+def left_over(fleet: Fleet) -> Shorts:
+    """The less is left over, the better: what stays free of cpu and GPUs, each in thousandths of the largest
+    node's. The same for every need but for what it asks itself."""
+    return fleet.left
 
 
 def spread(fleet: Fleet, need: Need, rows: Rows) -> Ints:
     """The more is left over, the better: the opposite of best-fit."""
-    return fleet.left[rows] - _asked(fleet, need)
+    return fleet.left[rows].astype(np.int64) - _asked(fleet, need)
 
 
 def _asked(fleet: Fleet, need: Need) -> int:
@@ -140,7 +157,7 @@ def weighted(parts: Mapping[str, tuple[Score, int]]) -> Score:
     def points(fleet: Fleet, need: Need, rows: Ints, draw: Draw) -> Ints:
         total = np.zeros(len(rows), dtype=np.int64)
         for score, weight in scores:
-            one = score.by_row(fleet, need, rows) if score.by_row else _all_points(score, fleet, need, rows, draw)
+            one = score.points(fleet, need, rows, draw) if score.points else score.of_rows(fleet, need, rows)
             total = total + weight * (one * WHOLE // score.unit)
         return total
 
@@ -151,12 +168,12 @@ def weighted(parts: Mapping[str, tuple[Score, int]]) -> Score:
     def terms(fleet: Fleet, need: Need, row: int, job: Job) -> dict[str, int]:
         one = np.array([row], dtype=np.int64)
         return {
-            name: weight * (int(score.by_row(fleet, need, one)[0]) * WHOLE // score.unit)
+            name: weight * (int(score.of_rows(fleet, need, one)[0]) * WHOLE // score.unit)
             for name, (score, weight) in parts.items()
-            if score.by_row is not None
+            if score.points is None
         }
 
-    kept = all(score.by_row is not None for score, _ in scores)
+    kept = all(score.points is None for score, _ in scores)
     heaviest = max(scores, key=lambda one: (one[0].pick is not tightest, one[1]))[0]
     looks = Looks(*(any(one) for one in zip(*(score.looks for score, _ in scores), strict=True)))
     return Score(
@@ -170,14 +187,9 @@ def weighted(parts: Mapping[str, tuple[Score, int]]) -> Score:
     )
 
 
-def _all_points(score: Score, fleet: Fleet, need: Need, rows: Ints, draw: Draw) -> Ints:
-    assert score.points is not None
-    return score.points(fleet, need, rows, draw)
-
-
 SCORES: dict[str, Score] = {
-    "first-fit": Score("the first node that fits, by id", by_row=first_fit),
-    "best-fit": Score("the node with the least left over", by_row=best_fit),
+    "first-fit": Score("the first node that fits, by id", cost=no_cost),
+    "best-fit": Score("the node with the least left over", cost=left_over, worth=_asked),
     "spread": Score("the node with the most left over", by_row=spread),
     "dot-product": Score(
         "the node whose free resources match the request least (keeps the rest useful)", by_row=dot_product

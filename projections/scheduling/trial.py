@@ -62,7 +62,10 @@ def chosen_devices(fleet: Fleet, row: int, need: Need, pick: Pick) -> Sequence[i
             if len(free) >= need.gpus:
                 return free[: need.gpus]
         return []
-    found = {
-        index: None for name in need.names for index in fleet.indexes(row, name) if levels[index] >= need.gpu_millis
-    }
-    return [pick(fleet, need, row, list(found))] if found and need.gpu_millis else []
+    if not need.gpu_millis:
+        return []
+    found = [index for index in fleet.indexes(row, need.names[0]) if levels[index] >= need.gpu_millis]
+    for name in need.names[1:]:
+        more = (index for index in fleet.indexes(row, name) if levels[index] >= need.gpu_millis)
+        found += [index for index in more if index not in found]
+    return [found[0] if len(found) == 1 else pick(fleet, need, row, found)] if found else []

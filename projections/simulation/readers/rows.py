@@ -50,9 +50,11 @@ class Row:
 def read_rows(path: Path, required: tuple[str, ...], optional: tuple[str, ...] = ()) -> Iterator[Row]:
     """The lines of a CSV file with a header; BadFile if it cannot be read or columns are missing or unknown."""
     try:
-        with gzip.open(path, "rt", encoding="utf-8", newline="") if path.suffix == ".gz" else path.open(
-            encoding="utf-8", newline=""
-        ) as file:
+        with (
+            gzip.open(path, "rt", encoding="utf-8", newline="")
+            if path.suffix == ".gz"
+            else path.open(encoding="utf-8", newline="") as file
+        ):
             reader = csv.DictReader(file)
             header = reader.fieldnames or []
             missing = [name for name in required if name not in header]
