@@ -152,9 +152,11 @@ def _usable_after(fleet: Fleet, tables: Tables, need: Need, rows: Rows) -> Ints:
             untouched, tables.of_wholes(at, np.maximum(full - 1, 0))[:, None], tables.of_wholes(at, full)[:, None]
         )
         best: Ints = np.where(levels >= need.gpu_millis, after, _NEVER).max(axis=1)
-        return before.sum(axis=1) + best
-    left = np.maximum(full - need.gpus, 0)
-    found: Ints = before.sum(axis=1) - (full - left) * tables.of_untouched(at) + tables.of_wholes(at, left)
+        found: Ints = best + before.sum(axis=1)
+    else:
+        left = np.maximum(full - need.gpus, 0)
+        lost = (full - left) * tables.of_untouched(at) - tables.of_wholes(at, left)
+        found = before.sum(axis=1) - lost
     return found
 
 

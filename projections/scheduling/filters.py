@@ -7,7 +7,6 @@ reported. The first ones hang on what seldom changes, and are answered once for 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -129,22 +128,22 @@ def lasting(fleet: Fleet, need: Need) -> Mask | None:
     return None if mask.all() else mask
 
 
-def has_room(fleet: Fleet, need: Need, rows: Rows) -> Mask:
-    """Rows that pass the other filters: alive, and enough is free."""
+def least_room(need: Need) -> Ints:
+    """What a row's `room` must hold at least; a need for no memory may go where less than none is free."""
+    gpus = (0, 0) if need.gpu_models else (need.gpus, need.gpu_millis)
+    return np.array((need.cpu_millis, need.memory_bytes or NO_ROOM, *gpus), dtype=np.int64)
+
+
+def has_room(fleet: Fleet, need: Need, rows: Rows, least: Ints | None = None) -> Mask:
+    """Rows that pass the other filters: alive, and enough is free. least: `least_room(need)`, if at hand."""
     room = fleet.room if isinstance(rows, slice) else fleet.room.take(rows, axis=0)
-    mask: Mask = (room >= _least(need)).view(np.uint32)[:, 0] == _ALL_FOUR
+    enough = room >= (least_room(need) if least is None else least)
+    mask: Mask = enough.view(np.uint32)[:, 0] == _ALL_FOUR
     if need.gpu_models:
         mask &= gpus_offered(fleet, need, rows) >= (need.gpu_millis or need.gpus)
     if need.group:
         mask &= _per_node(fleet, need, rows)
     return mask
-
-
-@lru_cache(1024)
-def _least(need: Need) -> Ints:
-    """What a row's `room` must hold at least; a need for no memory may go where less than none is free."""
-    gpus = (0, 0) if need.gpu_models else (need.gpus, need.gpu_millis)
-    return np.array((need.cpu_millis, need.memory_bytes or NO_ROOM, *gpus), dtype=np.int64)
 
 
 def feasible(fleet: Fleet, need: Need) -> Mask:

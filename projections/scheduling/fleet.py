@@ -233,11 +233,11 @@ class Fleet:
 
     def _set_left(self, row: int) -> None:
         cpu, memory = self.room[row, :2].tolist()
-        left = max(0, cpu) * LEFT_PARTS // self.cpu_largest
-        if self.memory_largest:
-            left += max(0, memory) * LEFT_PARTS // self.memory_largest
-        else:
+        left = cpu * LEFT_PARTS // self.cpu_largest if cpu > 0 else 0
+        if not self.memory_largest:
             left += sum(self.levels[row]) * LEFT_PARTS // self.gpu_largest
+        elif memory > 0:
+            left += memory * LEFT_PARTS // self.memory_largest
         self.left[row] = left
 
     def _changed(self, row: int) -> None:
@@ -293,7 +293,8 @@ class Fleet:
     def spare(self, rows: Ints | slice) -> Ints:
         """What is free, GPUs first and cpu only between equals: less of it decides between equal points."""
         cpu = np.maximum(self.cpu_free[rows], 0) * LEFT_PARTS // self.cpu_largest
-        return self.gpu_millis[rows] * LEFT_PARTS // self.gpu_largest * LEFT_PARTS + cpu
+        found: Ints = self.gpu_millis[rows] * LEFT_PARTS // self.gpu_largest * LEFT_PARTS + cpu
+        return found
 
     def full(self, name: str) -> Ints:
         """By row, how many devices that answer to `name` are untouched."""
@@ -341,9 +342,8 @@ class Fleet:
 
 
 def _static_part(node: Node) -> tuple[object, ...]:
-    return (
-        node.capacity, node.drivers, node.labels, node.taints, node.spot, node.hazard_ppm_per_h, node.price_micros_per_h,
-    )  # fmt: skip
+    offers = (node.capacity, node.drivers, node.labels, node.taints)
+    return (*offers, node.spot, node.hazard_ppm_per_h, node.price_micros_per_h)
 
 
 def _levels(node: Node) -> list[int]:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eventsched.projections.scheduling.filters import ALL, Rows, has_room, lasting
+from eventsched.projections.scheduling.filters import ALL, Rows, has_room, lasting, least_room
 from eventsched.projections.scheduling.fleet import Fleet, Ints, Mask, Shorts
 from eventsched.projections.scheduling.needs import Need
 from eventsched.projections.scheduling.scores import BLOCKED, NOBODY, Score
@@ -19,8 +19,8 @@ from eventsched.projections.scheduling.scores import BLOCKED, NOBODY, Score
 CELLS_MAX = 1 << 24
 """Rows times rankings kept: 150 MB at most."""
 LEAST_KEPT = 16
-MANY = 8
-"""When an eighth as many changes are listed as there are rows, it is worth while to list each row once."""
+MANY = 16
+"""With more changes than this part of the rows, they are not looked at as they are listed, one by one."""
 
 
 class Best(NamedTuple):
@@ -40,7 +40,19 @@ class Ranking:
     smaller row.
     """
 
-    __slots__ = ("_costs", "_fleet", "_lasting", "_need", "_score", "blocked", "fits", "generation", "now", "rank")
+    __slots__ = (
+        "_costs",
+        "_fleet",
+        "_lasting",
+        "_least",
+        "_need",
+        "_score",
+        "blocked",
+        "fits",
+        "generation",
+        "now",
+        "rank",
+    )
 
     def __init__(self, fleet: Fleet, need: Need, score: Score) -> None:
         self._fleet, self._need, self._score = fleet, need, score
@@ -48,6 +60,7 @@ class Ranking:
         self.rank: Ints = np.full(fleet.count if score.by_row else 0, NOBODY, dtype=np.int64)
         self.blocked: Shorts = np.full(fleet.count if score.cost else 0, BLOCKED, dtype=np.int16)
         self._costs = np.zeros_like(self.blocked)
+        self._least = least_room(need)
         self.generation = -1
         self.now = 0
 
@@ -60,20 +73,23 @@ class Ranking:
                 self._lasting = lasting(fleet, self._need)
             self._look(ALL)
         elif len(rows) * MANY > fleet.count:
-            changed = np.zeros(fleet.count, dtype=np.bool_)
-            changed[rows] = True
-            self._look(changed.nonzero()[0])
+            if self._score.by_row is None:
+                self._look(ALL)  # cheap, and then cheaper than to pick out rows
+            else:
+                changed = np.zeros(fleet.count, dtype=np.bool_)
+                changed[rows] = True
+                self._look(changed.nonzero()[0])
         elif len(rows):
             self._look(rows)
         self.generation, self.now = fleet.generation, fleet.now
 
     def _look(self, rows: Rows) -> None:
-        fits = has_room(self._fleet, self._need, rows)
+        fits = has_room(self._fleet, self._need, rows, self._least)
         if self._lasting is not None:
             fits &= self._lasting[rows]
         self.fits[rows] = fits
         if self._score.cost is not None:
-            self.blocked[rows] = ~fits * np.int16(BLOCKED)
+            self.blocked[rows] = np.multiply(~fits, BLOCKED, dtype=np.int16)
         elif self._score.by_row is not None:
             self.rank[rows] = np.where(fits, self._score.rank(self._fleet, self._need, rows), NOBODY)
 

@@ -104,18 +104,22 @@ def no_cost(fleet: Fleet) -> Shorts:
 
 
 def left_over(fleet: Fleet) -> Shorts:
-    """The less is left over, the better: what stays free of cpu and GPUs, each in thousandths of the largest
-    node's. The same for every need but for what it asks itself."""
+    """The less is left over, the better: what stays free of cpu and GPUs (cpu and memory, where no node has
+    GPUs), each in thousandths of the largest node's. The same for every need but for what it asks itself."""
     return fleet.left
 
 
 def spread(fleet: Fleet, need: Need, rows: Rows) -> Ints:
     """The more is left over, the better: the opposite of best-fit."""
-    return fleet.left[rows].astype(np.int64) - _asked(fleet, need)
+    found: Ints = fleet.left[rows].astype(np.int64) - _asked(fleet, need)
+    return found
 
 
 def _asked(fleet: Fleet, need: Need) -> int:
-    return need.cpu_millis * WHOLE // fleet.cpu_largest + whole(need) * WHOLE // fleet.gpu_largest
+    cpu = need.cpu_millis * WHOLE // fleet.cpu_largest
+    if fleet.memory_largest:
+        return cpu + need.memory_bytes * WHOLE // fleet.memory_largest
+    return cpu + whole(need) * WHOLE // fleet.gpu_largest
 
 
 def dot_product(fleet: Fleet, need: Need, rows: Rows) -> Ints:
@@ -132,7 +136,7 @@ def packing(fleet: Fleet, need: Need, rows: Rows) -> Ints:
     total, full = fleet.gpu_devices[rows], fleet.gpu_full[""][rows]
     begun = (total - full) * WHOLE // np.maximum(total, 1)
     if not need.gpu_millis:
-        return begun + (total == 0) * WHOLE
+        return np.where(total == 0, WHOLE, begun)
     levels = fleet.matrix[rows]
     shared = np.where((levels < WHOLE) & (levels >= need.gpu_millis), levels, WHOLE).min(axis=1)
     points: Ints = np.where(shared < WHOLE, 3 * WHOLE - shared, begun)
