@@ -67,6 +67,7 @@ TENANTS = {
     "set": "eventsched.cli.policy:tenant_set",
     "remove": "eventsched.cli.policy:tenant_remove",
 }
+EVALUATIONS = {"placement": "eventsched.projections.simulation.command:placement"}
 REPLAYS = {"digest": "eventsched.projections.cli:digest"}
 
 
@@ -86,6 +87,7 @@ def build(arguments: list[str]) -> App:
         ("policy", "Which policy decides, and with which parameters.", CLUSTER, POLICIES),
         ("tenant", "What tenants may hold, and what they hold.", CLUSTER, TENANTS),
         ("replay", "Fold the log again, here and now.", CLUSTER, REPLAYS),
+        ("evaluate", "Recorded workloads through policies, measured as published.", SERVE, EVALUATIONS),
         ("bench", "Measure this machine: each prints one JSON object.", SERVE, BENCHES),
     ):
         sub = App(name=name, help=text, group=group)

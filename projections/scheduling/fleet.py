@@ -9,6 +9,7 @@ need only look at the rows that changed since (`ranking.py`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from copy import copy
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from eventsched.projections.cluster.state import ClusterState, Node
 from eventsched.projections.scheduling.layouts import WHOLE, Layout, Layouts
 from eventsched.projections.scheduling.needs import Need, group_of
+from eventsched.projections.scheduling.readings import groups_on, levels_of, static_part
 from eventsched.resources import Gpu
 
 Ints = NDArray[np.int64]
@@ -64,9 +66,9 @@ class Fleet:
             setattr(self, name, np.zeros(count, dtype=np.int64))
         self.gpu_total: dict[str, Ints] = {"": np.zeros(count, dtype=np.int64)}
         self.room: Ints = np.zeros((count, 4), dtype=np.int64)
-        self.cpu_free, self.memory_free = self.room[:, CPU], self.room[:, MEMORY]
-        self.gpu_full: dict[str, Ints] = {"": self.room[:, FULL]}
-        self.gpu_most: dict[str, Ints] = {"": self.room[:, MOST]}
+        self.gpu_full: dict[str, Ints] = {}
+        self.gpu_most: dict[str, Ints] = {}
+        self._view_room()
         self.left: Shorts = np.zeros(count, dtype=np.int16)
         self.levels: list[list[int]] = [[] for _ in range(count)]
         self.devices: list[tuple[Gpu, ...]] = [()] * count
@@ -113,6 +115,26 @@ class Fleet:
         found: T = self._memo[key]
         return found
 
+    def fork(self) -> Fleet:
+        """Another one, equal for now: for what is tried out, or expected of a later time."""
+        other = copy(self)
+        other.room = self.room.copy()
+        other.gpu_full = {name: column.copy() for name, column in self.gpu_full.items()}
+        other.gpu_most = {name: column.copy() for name, column in self.gpu_most.items()}
+        other._view_room()
+        other.levels = self.levels.copy()  # its lists are replaced, never changed
+        other.left, other.gpu_millis = self.left.copy(), self.gpu_millis.copy()
+        other.groups = {group: dict(rows) for group, rows in self.groups.items()}
+        other._groups_of = dict(self._groups_of)
+        other.touched, other._freed, other._matrix = {}, {}, None
+        other._forget_answers()
+        return other
+
+    def _view_room(self) -> None:
+        """Give the columns of `room` their names."""
+        self.cpu_free, self.memory_free = self.room[:, CPU], self.room[:, MEMORY]
+        self.gpu_full[""], self.gpu_most[""] = self.room[:, FULL], self.room[:, MOST]
+
     # ---- following the state ------------------------------------------------------------------
 
     def sync(self, state: ClusterState, changed: Iterable[str]) -> list[int] | None:
@@ -135,7 +157,7 @@ class Fleet:
             self._forget_answers()
         for row in rows:
             node = state.nodes[self.names[row]]
-            if self._static[row] != _static_part(node):
+            if self._static[row] != static_part(node):
                 self._set_static(row, node)
                 self._set_scale()
                 self._forget_answers()
@@ -148,10 +170,10 @@ class Fleet:
         if not self._grouped:
             self._grouped = True
             for name, row in self.row.items():
-                self._set_groups(row, _groups_on(state, state.nodes[name]))
+                self._set_groups(row, groups_on(state, state.nodes[name]))
 
     def _set_static(self, row: int, node: Node) -> None:
-        self._static[row] = _static_part(node)
+        self._static[row] = static_part(node)
         devices = node.capacity.gpus
         layout = self.layouts.of(devices)
         self.devices[row], self._layout_of[row] = devices, layout
@@ -187,8 +209,8 @@ class Fleet:
         ready = node.state == "ready" and node.session > 0
         room = node.cpu_free_millis if ready and not node.cordoned else NO_ROOM
         memory = node.memory_free_bytes
-        levels = _levels(node)
-        groups = _groups_on(state, node) if self._grouped else {}
+        levels = levels_of(node)
+        groups = groups_on(state, node) if self._grouped else {}
         old_groups = self._groups_of.get(row, {})
         cpu_before, memory_before = self.room[row, :2].tolist()
         before = (cpu_before, memory_before, self.levels[row], old_groups)
@@ -323,44 +345,30 @@ class Fleet:
 
     def take(self, row: int, need: Need, devices: Sequence[int], sign: int = 1) -> None:
         """Take what `need` asks for from a row, with these devices; sign = -1 gives it back."""
+        self._move(row, sign, need.cpu_millis, need.memory_bytes, need.gpu_millis, need.group, devices)
+
+    def give_back(
+        self, row: int, cpu_millis: int, memory_bytes: int, gpu_millis: int, group: str, devices: Sequence[int]
+    ) -> None:
+        """Give back what a run holds."""
+        self._move(row, -1, cpu_millis, memory_bytes, gpu_millis, group, devices)
+
+    def _move(
+        self, row: int, sign: int, cpu: int, memory: int, gpu_millis: int, group: str, devices: Sequence[int]
+    ) -> None:
         self.touched[row] = None
         if sign < 0:
             self._freed[row] = None
-        self.cpu_free[row] -= sign * need.cpu_millis
-        if need.memory_bytes:
-            self.memory_free[row] -= sign * need.memory_bytes
+        self.cpu_free[row] -= sign * cpu
+        if memory:
+            self.memory_free[row] -= sign * memory
         if devices:
-            levels, each = self.levels[row].copy(), sign * (need.gpu_millis or WHOLE)
+            levels, each = self.levels[row].copy(), sign * (gpu_millis or WHOLE)
             for index in devices:
                 levels[index] -= each
             self._set_levels(row, levels)
-        if need.group:
+        if group:
             groups = dict(self._groups_of.get(row, {}))
-            groups[need.group] = groups.get(need.group, 0) + sign
-            self._set_groups(row, {group: number for group, number in groups.items() if number})
+            groups[group] = groups.get(group, 0) + sign
+            self._set_groups(row, {name: number for name, number in groups.items() if number})
         self._changed(row)
-
-
-def _static_part(node: Node) -> tuple[object, ...]:
-    offers = (node.capacity, node.drivers, node.labels, node.taints)
-    return (*offers, node.spot, node.hazard_ppm_per_h, node.price_micros_per_h)
-
-
-def _levels(node: Node) -> list[int]:
-    """Free thousandths of each device: none of one that is given whole."""
-    if not node.gpu_runs and not node.gpu_shares:
-        return [WHOLE] * len(node.capacity.gpus)
-    runs, shares = node.gpu_runs, node.gpu_shares
-    return [0 if gpu.uuid in runs else WHOLE - shares.get(gpu.uuid, 0) for gpu in node.capacity.gpus]
-
-
-def _groups_on(state: ClusterState, node: Node) -> dict[str, int]:
-    """How many current runs of each limited group a node has."""
-    counts: dict[str, int] = {}
-    for seq in node.runs:
-        job = state.jobs.get(state.runs[seq].key)
-        if job is not None and job.run == seq:
-            group = group_of(job)
-            if group:
-                counts[group] = counts.get(group, 0) + 1
-    return counts

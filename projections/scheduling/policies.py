@@ -136,6 +136,26 @@ def score_of(text: str) -> Score:
     return weighted(parts)
 
 
+def parse(text: str) -> PolicyChoice:
+    """A policy written as one text: a name, or stages and numbers as in `order=drf,score=fgd:3,spread:1`.
+
+    What stands without "=" belongs to the part before it.
+    """
+    if "=" not in text:
+        return PolicyChoice(text, 0, {})
+    parts: list[str] = []
+    for part in text.split(","):
+        if "=" in part or not parts:
+            parts.append(part)
+        else:
+            parts[-1] += f",{part}"
+    params: dict[str, int | str] = {}
+    for part in parts:
+        name, _, value = (word.strip() for word in part.partition("="))
+        params[name] = int(value) if value.isascii() and value.isdigit() else value
+    return PolicyChoice("best-fit", 0, params)
+
+
 def complete(policy: Policy, given: dict[str, int | str]) -> dict[str, int | str]:
     """All parameters of a policy, in order of name: as given, or their defaults."""
     defaults: dict[str, int | str] = {"order": policy.order, "score": policy.score}

@@ -5,11 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from eventsched.projections.scheduling.fleet import Fleet
+from eventsched.projections.scheduling.fleet import Fleet, Ints
 from eventsched.projections.scheduling.layouts import WHOLE
 from eventsched.projections.scheduling.needs import Need
 from eventsched.projections.scheduling.scores import Pick, tightest
 from eventsched.resources import Gpu
+
+
+class Held(NamedTuple):
+    """What a run, or a placement, takes from its node; GPUs by UUID."""
+
+    cpu_millis: int
+    memory_bytes: int
+    gpus: tuple[str, ...]
+    gpu_millis: int = 0
+    group: str = ""
 
 
 class _Taken(NamedTuple):
@@ -19,7 +29,10 @@ class _Taken(NamedTuple):
 
 
 class Trial:
-    """What this round has taken of the fleet; it can be given back, to a mark or altogether."""
+    """What this round has taken of the fleet; it can be given back, to a mark or altogether.
+
+    Works on the fleet's own arrays: one trial at a time. A `copy` has a fleet of its own.
+    """
 
     def __init__(self, fleet: Fleet, pick: Pick = tightest) -> None:
         self.fleet = fleet
@@ -40,6 +53,29 @@ class Trial:
         fleet.take(row, need, devices)
         self._taken.append(_Taken(row, need, devices))
         return [fleet.devices[row][index] for index in devices]
+
+    def copy(self) -> Trial:
+        """Another one, equal for now; nothing it takes or releases shows here."""
+        return Trial(self.fleet.fork(), self._pick)
+
+    def release(self, row: int, held: Held) -> None:
+        """Give back to `row` what is held of it; not for `undo`."""
+        devices = [index for index, gpu in enumerate(self.fleet.devices[row]) if gpu.uuid in held.gpus]
+        self.fleet.give_back(row, held.cpu_millis, held.memory_bytes, held.gpu_millis, held.group, devices)
+
+    @property
+    def cpu_free(self) -> Ints:
+        """Free cpu by row; far below 0 where a node takes no work."""
+        return self.fleet.cpu_free
+
+    @property
+    def memory_free(self) -> Ints:
+        """Free memory by row."""
+        return self.fleet.memory_free
+
+    def gpu_free(self, name: str) -> Ints:
+        """Untouched devices by row that answer to `name`."""
+        return self.fleet.full(name)
 
     def mark(self) -> int:
         """Where the trial stands, for `undo`."""
