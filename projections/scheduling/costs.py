@@ -48,7 +48,7 @@ def _resources(fleet: Fleet) -> Ints:
 def _cost(fleet: Fleet, rows: Rows) -> Ints:
     """0.2 x (1 - price per minute / 5.00)."""
     price: Ints = np.minimum(fleet.price[rows], _PRICE_MAX)
-    return ONE // 5 - price * 400 // 3
+    return ONE // 5 - price * 2_000 // 3
 
 
 def _sla(fleet: Fleet, need: Need, rows: Rows) -> Ints:
