@@ -51,7 +51,8 @@ plain = st.builds(
         cpu_millis=st.sampled_from((500, 1000, 3000)),
         gpus=st.sampled_from((0, 0, 1, 2)),
         gpu_model=st.just(""),
-    ),
+    )
+    | st.builds(Resources, cpu_millis=st.just(500), gpu_millis=st.sampled_from((300, 500, 999))),
     priority=st.integers(-2, 2),
     retries=st.integers(0, 2),
     retry_backoff_ms=st.sampled_from((0, 100)),
@@ -60,6 +61,10 @@ plain = st.builds(
     on_disconnect=st.sampled_from(("stop", "keep")),
     queue_timeout_ms=st.sampled_from((0, 0, 50)),
     array=st.sampled_from((0, 0, 0, 3)),
+    anti_affinity=st.sampled_from(("", "", "", "apart")),
+    node_labels=st.sampled_from(({}, {}, {"zone": "a"})),
+    tolerations=st.sampled_from(((), (), ("*",))),
+    spot=st.sampled_from(("allow", "allow", "never")),
     hold=st.sampled_from((False, False, True)),
     after_ok=st.sampled_from(((), (), ("j0",), ("j1", "j2"))),
     after_any=st.sampled_from(((), (), ("j3",), ("j5",))),
@@ -103,12 +108,23 @@ class Cluster(RuleBasedStateMachine):
         )
         held = sum(self.ledger.run(run).cpu_millis for run in runs)
         self.ledger.join(
-            node, cpus=max(cpus, -(-held // 1000)), gpus=("A100",) * max(gpus, 2 if runs else 0), leash=leash, runs=runs
+            node,
+            cpus=max(cpus, -(-held // 1000)),
+            gpus=("A100",) * max(gpus, 2 if runs else 0),
+            leash=leash,
+            runs=runs,
+            labels={"zone": "ab"[cpus % 2]},
+            taints=("batch",) if cpus == 6 else (),
+            spot=gpus == 2,
         )
 
     @rule(job=job, spec=specs)
     def submit(self, job: str, spec: JobSpec) -> None:
         self.ledger.submit(job, spec)
+
+    @rule(policy=st.sampled_from(("best-fit", "fgd", "packing", "cost-aware", "random")))
+    def adopt(self, policy: str) -> None:
+        self.ledger.put("ev.admin.policy_set", PolicySet(name=policy))
 
     @rule(job=job, payload=st.sampled_from((b"{", b'{"imge":1}', b'{"driver":"fake","priority":99999}', b"[[[")))
     def submit_rubbish(self, job: str, payload: bytes) -> None:
