@@ -55,6 +55,11 @@ def nothing(fleet: Fleet, need: Need) -> int:
     return 0
 
 
+def anyone(fleet: Fleet, need: Need, row: int, devices: Sequence[int]) -> int:
+    """Any device, without a preference: as it falls out of the node's number and what is free there."""
+    return devices[(row + sum(fleet.levels[row])) % len(devices)]
+
+
 @dataclass(frozen=True, slots=True)
 class Score:
     """One score: a summary, and points for rows, given in one of three ways.
@@ -220,5 +225,5 @@ SCORES: dict[str, Score] = {
         least_left=True,
         looks=Looks(estimate=True),
     ),
-    "random": Score("any node, drawn by counter", points=random),
+    "random": Score("any node, drawn by counter", points=random, pick=anyone),
 }
