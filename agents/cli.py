@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shlex
 import signal
+from dataclasses import dataclass
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -28,6 +29,41 @@ from eventsched.units import parse_duration_ms, parse_millionths
 LOG_WAIT_S = 15.0
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Offer:
+    """What the machine costs, whether it may be taken away, and whom it keeps off."""
+
+    taint: Annotated[tuple[str, ...], Parameter(help="keeps off jobs without this toleration; may be repeated")] = ()
+    price: Annotated[str, Parameter(env_var="EVENTSCHED_PRICE", help="what this node costs per hour, e.g. 2.50")] = "0"
+    spot: Annotated[
+        bool, Parameter(env_var="EVENTSCHED_SPOT", negative=(), help="this machine may be taken away at short notice")
+    ] = False
+    hazard: Annotated[
+        str, Parameter(env_var="EVENTSCHED_HAZARD", help="how likely within an hour, e.g. 0.05; with --spot")
+    ] = "0"
+    spot_notice: Annotated[
+        str,
+        Parameter(env_var="EVENTSCHED_SPOT_NOTICE", help="how long the machine stays after the notice (also SIGUSR1)"),
+    ] = "30s"
+    spot_file: Annotated[
+        str, Parameter(env_var="EVENTSCHED_SPOT_FILE", help="the notice is that this file appears")
+    ] = ""
+    spot_command: Annotated[
+        str, Parameter(env_var="EVENTSCHED_SPOT_COMMAND", help="the notice is that this command exits with 0")
+    ] = ""
+
+    def spot_settings(self) -> SpotSettings:
+        """Raises InvalidSpec naming the option."""
+        return SpotSettings(
+            self.spot,
+            parse_millionths(self.hazard, "--hazard"),
+            self.spot_file,
+            tuple(shlex.split(self.spot_command)),
+            parse_duration_ms(self.spot_notice, "--spot-notice"),
+        )
+
+
 async def agent(
     *,
     node: Annotated[str, Parameter(name=["--node", "-n"], help="this node's id; the host's name by default")] = "",
@@ -37,26 +73,7 @@ async def agent(
         str, Parameter(help="emulated GPUs, e.g. A100:4,H100:2; none = no GPUs; found by NVML by default")
     ] = "",
     label: Annotated[list[str] | None, Parameter(help="NAME=VALUE; may be repeated")] = None,
-    taint: Annotated[
-        list[str] | None, Parameter(help="keeps off jobs without this toleration; may be repeated")
-    ] = None,
-    price: Annotated[str, Parameter(env_var="EVENTSCHED_PRICE", help="what this node costs per hour, e.g. 2.50")] = "0",
-    spot: Annotated[
-        bool, Parameter(env_var="EVENTSCHED_SPOT", negative=(), help="this machine may be taken away at short notice")
-    ] = False,
-    hazard: Annotated[
-        str, Parameter(env_var="EVENTSCHED_HAZARD", help="how likely within an hour, e.g. 0.05; with --spot")
-    ] = "0",
-    spot_notice: Annotated[
-        str,
-        Parameter(env_var="EVENTSCHED_SPOT_NOTICE", help="how long the machine stays after the notice (also SIGUSR1)"),
-    ] = "30s",
-    spot_file: Annotated[
-        str, Parameter(env_var="EVENTSCHED_SPOT_FILE", help="the notice is that this file appears")
-    ] = "",
-    spot_command: Annotated[
-        str, Parameter(env_var="EVENTSCHED_SPOT_COMMAND", help="the notice is that this command exits with 0")
-    ] = "",
+    offer: Offer = Offer(),
     driver: Annotated[list[str] | None, Parameter(help="docker, process, fake, manual; may be repeated")] = None,
     data: Annotated[str, Parameter(help="where the agent keeps its files")] = "",
     heartbeat: Annotated[str, Parameter(env_var="HEARTBEAT_INTERVAL", help="between heartbeats")] = "5s",
@@ -85,15 +102,9 @@ async def agent(
         memory=memory,
         gpus=gpus,
         labels=pairs(label or [], "--label"),
-        taints=tuple(taint or ()),
-        price_micros_per_h=parse_millionths(price, "--price"),
-        spot=SpotSettings(
-            spot,
-            parse_millionths(hazard, "--hazard"),
-            spot_file,
-            tuple(shlex.split(spot_command)),
-            parse_duration_ms(spot_notice, "--spot-notice"),
-        ),
+        taints=offer.taint,
+        price_micros_per_h=parse_millionths(offer.price, "--price"),
+        spot=offer.spot_settings(),
         drivers=tuple(driver or ("docker",)),
         docker=DockerLimits(tuple(allow_volume or ()), allow_host_network),
         heartbeat_ms=parse_duration_ms(_seconds(heartbeat), "--heartbeat"),

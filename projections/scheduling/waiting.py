@@ -49,8 +49,9 @@ def why_waiting(
     if job.not_before_ms > now_ms:
         return Why("backoff", f"tries again in {job.not_before_ms - now_ms} ms after: {job.reason or 'failure'}")
     need, unit = need_of(job), unit_of(state, job)
-    if job.promised:
-        return _why_promised(state, job)
+    promised = _why_promised(state, job) if job.promised else None
+    if promised is not None:
+        return promised
     if unit.spec.gang and unit.array is not None:
         why = _why_gang(state, fleet, usage, unit)
     else:
@@ -58,10 +59,10 @@ def why_waiting(
     return why if why.code in ("quota", "held", "no_nodes", "too_big") else forecast().get(unit.key, why)
 
 
-def _why_promised(state: ClusterState, job: Job) -> Why:
-    node = state.nodes[job.promised]
-    stopping = sum(state.runs[seq].stop_reason == "preempted" for seq in node.runs)
-    return Why("promised", f"{stopping} runs on {node.node_id} are being stopped for it")
+def _why_promised(state: ClusterState, job: Job) -> Why | None:
+    node = state.nodes.get(job.promised)
+    stopping = sum(state.runs[seq].stop_reason == "preempted" for seq in node.runs) if node is not None else 0
+    return Why("promised", f"runs on {job.promised} are being stopped for it: {stopping}") if stopping else None
 
 
 def _why_gang(state: ClusterState, fleet: Fleet, usage: Usage, gang: Job) -> Why:
