@@ -55,8 +55,9 @@ def why_waiting(
         return Why("dependency", f"waits for {', '.join(parents[:3])}" + (" …" if len(parents) > 3 else ""))
     if job.not_before_ms > now_ms:
         return Why("backoff", f"tries again in {job.not_before_ms - now_ms} ms after: {job.reason or 'failure'}")
-    if job.promised:
-        return _why_promised(state, job)
+    promised = _why_promised(state, job) if job.promised else None
+    if promised is not None:
+        return promised
     need, unit = need_of(job, looks_of(state)), unit_of(state, job)
     quotas = Quotas(state, usage, now_ms)
     if unit.spec.gang and unit.array is not None:
@@ -69,10 +70,10 @@ def why_waiting(
     return why if why.code in _NOT_FOR_ROOM else forecast().get(unit.key, why)
 
 
-def _why_promised(state: ClusterState, job: Job) -> Why:
-    node = state.nodes[job.promised]
-    stopping = sum(state.runs[seq].stop_reason == "preempted" for seq in node.runs)
-    return Why("promised", f"{stopping} runs on {node.node_id} are being stopped for it")
+def _why_promised(state: ClusterState, job: Job) -> Why | None:
+    node = state.nodes.get(job.promised)
+    stopping = sum(state.runs[seq].stop_reason == "preempted" for seq in node.runs) if node is not None else 0
+    return Why("promised", f"runs on {job.promised} are being stopped for it: {stopping}") if stopping else None
 
 
 def _why_gang(state: ClusterState, fleet: Fleet, quotas: Quotas, gang: Job, now_ms: int) -> Why:
