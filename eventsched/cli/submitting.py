@@ -132,6 +132,8 @@ async def submit(
     name none), --wait, --logs and --output go with it.
     """
     if file is None:
+        if not image and options.driver in (None, "docker"):
+            raise UsageError("image: none is given", "e.g. `eventsched submit busybox -- echo hello`, or -f FILE")
         jobs = [FileJob(job_id, "", options.spec(image, command))]
     else:
         _refuse_beside_a_file(file, [*(["IMAGE"] if image or command else []), *(["--id"] if job_id else [])], options)
