@@ -141,8 +141,6 @@ class Placing:
             rank, key, index, alike = heads[0]
             if self._is_over(alike):
                 heapq.heappop(heads)
-                if self._parks and self._chooser.is_full(alike):
-                    self._planner.park(alike)
                 continue
             job = self._state.jobs[key]
             if order.moving and order.rank(self._moment, job) > rank:  # its tenant got something meanwhile
@@ -154,6 +152,8 @@ class Placing:
                     return "round_full"
                 if fate == "placed":
                     self._seen[key] = None
+            if self._parks and self._chooser.is_full(alike):
+                self._planner.park(alike)  # not looked at until a node has room for it
             if index + 1 < len(self._planner.queues[alike].items):
                 heapq.heapreplace(heads, self._head(alike, index + 1))
             else:

@@ -11,7 +11,6 @@ import pytest
 from eventsched.errors import Ambiguous, EventschedError, NotFound
 from eventsched.events import AbortRequested, HoldRequested
 from eventsched.projections.queries import FITTING_MAX
-from eventsched.query import GetRequest
 from eventsched.resources import Resources
 from eventsched.spec import JobSpec
 
