@@ -26,7 +26,6 @@ from eventsched.errors import (
     InvalidSpec,
     NoScheduler,
     PermissionDenied,
-    StoreFull,
     WaitTimeout,
 )
 from eventsched.events import (
@@ -40,6 +39,7 @@ from eventsched.events import (
     ReleaseRequested,
     RequeueRequested,
 )
+from eventsched.explanation import Explanation
 from eventsched.ids import split_member
 from eventsched.log.gather import GatheringWriter
 from eventsched.log.jetstream import JetStreamLog
@@ -51,6 +51,7 @@ from eventsched.outputs import OutputChunk, read_output
 from eventsched.recorded import Recorded
 from eventsched.settings import DEFAULT_TENANT, link_options
 from eventsched.spec import JobSpec
+from eventsched.store_watch import StoreWatch
 from eventsched.stories import follow_events
 from eventsched.submissions import as_pairs, make_spec, submission, submit_error
 from eventsched.targets import check_complete, check_requeue, job_to_change, split_tenant
@@ -62,8 +63,6 @@ T = TypeVar("T")
 
 WAIT_WINDOW_S = 2.0
 WRITE_TIMEOUT_S = 30.0
-STORE_LIMIT_PERCENT = 90
-STORE_CHECK_S = 10.0
 
 NodeViews = list[NodeView]
 PolicyViews = list[PolicyView]
@@ -92,7 +91,7 @@ class Client:
         self._asker = Asker(link)
         self._closed = False
         self._written = 0
-        self._store_checked = 0.0
+        self._store = StoreWatch(link)
 
     @classmethod
     async def connect(
@@ -156,7 +155,7 @@ class Client:
         owner = tenant or self.tenant
         wanted = as_pairs(jobs)
         self._check_open()
-        await self._check_store()
+        await self._store.check()
         results = await self._submit_all(owner, [(job_id or new_job_id(spec.name), spec) for job_id, spec in wanted])
         for index, (job_id, spec) in enumerate(wanted):
             if not job_id and isinstance(results[index], DuplicateJob):  # the dice gave an id that is taken
@@ -183,23 +182,6 @@ class Client:
                 self._written = max(self._written, seq)
                 results.append(Submitted(job_id, owner, seq))
         return results
-
-    async def _check_store(self) -> None:
-        """Submissions stop while the store is nearly full, so that reports still fit."""
-        now = asyncio.get_running_loop().time()
-        if now - self._store_checked < STORE_CHECK_S:
-            return
-        try:
-            info = msgspec.json.decode(await self.link.request("$JS.API.INFO", b""))
-        except (PermissionDenied, TimeoutError):
-            return
-        limit, used = info.get("limits", {}).get("max_storage", -1), info.get("storage", 0)
-        if limit > 0 and used * 100 >= limit * STORE_LIMIT_PERCENT:
-            raise StoreFull(
-                f"the log's store is {used * 100 // limit} % full ({used} of {limit} bytes)",
-                "enlarge the store of the NATS server; running jobs go on",
-            )
-        self._store_checked = now
 
     # ---- steering -----------------------------------------------------------------------------
 
@@ -321,6 +303,12 @@ class Client:
     async def node(self, node: str) -> NodeView:
         """One node. Raises NotFound."""
         return (await self._ask(query.NODES, query.NodesRequest(node, self._written), NodeViews))[0]
+
+    async def explain(self, job_id: str, *, tenant: str = "") -> Explanation:
+        """Why a job waits, or why it went where it went. Raises as `get` does."""
+        owner, job_id = split_tenant(job_id, tenant)
+        request = query.ExplainRequest(job_id, owner, self._written, self.tenant)
+        return await self._ask(query.EXPLAIN, request, Explanation)
 
     async def policies(self) -> Sequence[PolicyView]:
         """All policies, by name; the current one with its parameters."""

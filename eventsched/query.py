@@ -5,6 +5,7 @@
     eventsched.wait   WaitRequest  -> JobView, once it has ended or the time is up
     eventsched.policies  PoliciesRequest -> [PolicyView]    eventsched.tenants  TenantsRequest -> [TenantView]
     eventsched.prices    PricesRequest -> PriceView
+    eventsched.explain   ExplainRequest -> Explanation (`eventsched.explanation`)
 
 JSON both ways. Any scheduler answers, leader or not; `min_seq` makes it wait until it has folded
 that sequence, so that a client reads its own writes. Errors come in the service headers.
@@ -23,6 +24,7 @@ STATS = f"{SERVICE}.stats"
 POLICIES = f"{SERVICE}.policies"
 TENANTS = f"{SERVICE}.tenants"
 PRICES = f"{SERVICE}.prices"
+EXPLAIN = f"{SERVICE}.explain"
 
 PAGE_MAX = 500
 WAIT_MAX_MS = 20_000
@@ -33,6 +35,15 @@ ERROR_CODE_HEADER = "Nats-Service-Error-Code"
 
 class GetRequest(Struct, forbid_unknown_fields=True, omit_defaults=True):
     """One job by id, or by the beginning of its id; tenant "" = any that has it, `prefer` first."""
+
+    job_id: str
+    tenant: str = ""
+    min_seq: int = 0
+    prefer: str = ""
+
+
+class ExplainRequest(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """Why a job waits, or why it went where it went; named as in GetRequest."""
 
     job_id: str
     tenant: str = ""

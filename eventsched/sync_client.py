@@ -16,6 +16,7 @@ from typing import Any, Self, TypeVar
 
 from eventsched.client import Client, Submitted
 from eventsched.errors import ClientClosed, EventschedError
+from eventsched.explanation import Explanation
 from eventsched.log.link import LinkOptions
 from eventsched.outputs import OutputChunk
 from eventsched.recorded import Recorded
@@ -160,6 +161,10 @@ class SyncClient:
     def set_policy(self, name: str, **params: int | str) -> PolicyView:
         """See `Client.set_policy`."""
         return self._run(self._client.set_policy(name, **params))
+
+    def explain(self, job_id: str, *, tenant: str = "") -> Explanation:
+        """See `Client.explain`."""
+        return self._run(self._client.explain(job_id, tenant=tenant))
 
     def tenants(self) -> Sequence[TenantView]:
         """See `Client.tenants`."""

@@ -23,6 +23,7 @@ VERBS: dict[Group, dict[str, str]] = {
         "submit": "eventsched.cli.submitting:submit",
         "jobs": "eventsched.cli.reading:jobs",
         "job": "eventsched.cli.reading:job",
+        "explain": "eventsched.cli.explaining:explain",
         "logs": "eventsched.cli.reading:logs",
         "wait": "eventsched.cli.steering:wait",
         "abort": "eventsched.cli.steering:abort",

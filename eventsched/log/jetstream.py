@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -26,6 +27,7 @@ from eventsched.log.port import (
     Conflict,
     Denied,
     Duplicate,
+    Entry,
     Fenced,
     OutcomeUnknown,
     Outgoing,
@@ -52,6 +54,9 @@ class _PubAck(msgspec.Struct):
 class _StoredMessage(msgspec.Struct):
     seq: int
     hdrs: str = ""
+    subject: str = ""
+    data: str = ""
+    time: str = ""
 
 
 class _Stored(msgspec.Struct):
@@ -89,6 +94,15 @@ class JetStreamLog:
         block = base64.b64decode(found.message.hdrs).decode(errors="replace") if found.message.hdrs else ""
         ids = [line.partition(": ")[2] for line in block.split("\r\n") if line.lower().startswith("nats-msg-id: ")]
         return found.message.seq, ids[0] if ids else ""
+
+    async def at(self, seq: int) -> Entry | None:
+        """The entry at a sequence; None when there is none."""
+        raw = await self._link.request(f"$JS.API.STREAM.MSG.GET.{self._stream}", msgspec.json.encode({"seq": seq}))
+        found = msgspec.json.decode(raw, type=_Stored).message
+        if found is None:
+            return None
+        at_ms = int(datetime.fromisoformat(found.time).timestamp() * 1000) if found.time else 0
+        return Entry(found.seq, at_ms, found.subject, base64.b64decode(found.data))
 
     async def append(self, messages: Sequence[Outgoing], *, fence: int | None = None) -> int:
         """See `EventLog.append`."""

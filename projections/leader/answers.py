@@ -12,9 +12,13 @@ from msgspec import structs
 
 from eventsched import query
 from eventsched.errors import NotFound
+from eventsched.explanation import Explanation
 from eventsched.projections.leader.service import Answer
 from eventsched.projections.queries import Queries
+from eventsched.projections.scheduling.planner import Planner
 from eventsched.projections.views import present
+from eventsched.projections.views.choices import choice_of
+from eventsched.projections.views.explaining import explain
 from eventsched.projections.views.policies import policy_views
 from eventsched.projections.views.tenants import price_view, tenant_views
 from eventsched.views import JobList, JobView, NodeView, PolicyView, PriceView, Stats, TenantView
@@ -35,11 +39,13 @@ class Answers:
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
         self._queries = Queries(scheduler.core.state, None)
+        self._made: tuple[int, Planner] | None = None
 
     def endpoints(self) -> dict[str, tuple[type, Answer]]:
         """Name -> (type of the request, coroutine that answers it)."""
         return {
             "get": (query.GetRequest, self.get),
+            "explain": (query.ExplainRequest, self.explain),
             "wait": (query.WaitRequest, self.wait),
             "list": (query.ListRequest, self.list),
             "nodes": (query.NodesRequest, self.nodes),
@@ -60,6 +66,28 @@ class Answers:
         """One job."""
         now_ms = await self._up_to_date(request.min_seq)
         return self._asked(lambda: self._queries.get(request, now_ms))
+
+    async def explain(self, request: query.ExplainRequest) -> Explanation:
+        """Why a job waits, or why it went where it went."""
+        ask = query.GetRequest(request.job_id, request.tenant, request.min_seq, request.prefer)
+        now_ms = await self._up_to_date(request.min_seq)
+        view = self._asked(lambda: self._queries.get(ask, now_ms))
+        state = self._scheduler.core.state
+        found = explain(state, self._planner, view, now_ms)
+        if view.run:
+            found.choice = await choice_of(self._scheduler.log, view)
+        return found
+
+    @property
+    def _planner(self) -> Planner:
+        """The leader's own, or one made for this very state."""
+        state, leading = self._scheduler.core.state, self._scheduler.core.planner
+        if leading is not None:
+            leading.sync(state)
+            return leading
+        if self._made is None or self._made[0] != state.seq:
+            self._made = state.seq, Planner(state)
+        return self._made[1]
 
     async def wait(self, request: query.WaitRequest) -> JobView:
         """One job, once it has ended; or as it is when the time is up."""

@@ -1,0 +1,125 @@
+"""explain: every stage of the pipeline asked about one job, with numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from eventsched.events import TenantSet
+from eventsched.explanation import Explanation
+from eventsched.projections.queries import Queries
+from eventsched.projections.scheduling.planner import Planner
+from eventsched.projections.views.explaining import explain
+from eventsched.query import GetRequest
+from eventsched.resources import Resources
+from eventsched.spec import JobSpec
+
+from ..support import Ledger, ready
+
+
+def _explain(ledger: Ledger, job_id: str) -> Explanation:
+    state = ledger.state
+    view = Queries(state, None).get(GetRequest(job_id), state.clock_ms)
+    return explain(state, Planner(state), view, state.clock_ms)
+
+
+def _spec(priority: int = 0, **asked: Any) -> JobSpec:
+    return JobSpec(driver="fake", priority=priority, resources=Resources(**asked))
+
+
+@pytest.fixture
+def ledger() -> Ledger:
+    ledger = ready()
+    ledger.join("n2", cpus=8, gpus=("A100", "A100"), price_micros_per_h=3_000_000)
+    ledger.settle()
+    return ledger
+
+
+def test_a_job_that_waits_for_room(ledger: Ledger) -> None:
+    for name in ("a", "b", "c"):
+        ledger.submit(name, _spec(cpu_millis=4000))
+    ledger.settle()
+    ledger.submit("first", _spec(5, cpu_millis=3000))
+    ledger.submit("second", _spec(cpu_millis=2000))
+    ledger.submit("third", _spec(cpu_millis=2000))
+    ledger.settle()
+    found = _explain(ledger, "third")
+    assert (found.stage, found.code) == ("nodes", "cpu")
+    assert found.place is not None
+    assert (found.place.position, found.place.waiting) == (3, 3)
+    assert [one.job_id for one in found.place.first] == ["first", "second"]
+    assert found.nodes is not None
+    assert (found.nodes.total, found.nodes.with_room) == (2, 0)
+    assert [(one.code, one.nodes, one.asked, one.best) for one in found.nodes.refused] == [
+        ("cpu", 2, "2 cpus", "0 cpus")
+    ]
+
+
+def test_the_place_in_the_order_counts_every_class(ledger: Ledger) -> None:
+    for index in range(12):
+        ledger.submit(f"big{index}", _spec(index % 3, cpu_millis=9000 + index % 4))
+    ledger.settle()
+    waiting = sorted((-(index % 3), index) for index in range(12))
+    for position, (_, index) in enumerate(waiting, 1):
+        place = _explain(ledger, f"big{index}").place
+        assert place is not None
+        assert (place.position, len(place.first)) == (position, min(5, position - 1))
+        assert [one.job_id for one in place.first] == [f"big{other}" for _, other in waiting[: position - 1][:5]]
+
+
+def test_a_job_that_waits_for_its_quota(ledger: Ledger) -> None:
+    ledger.put("ev.admin.tenant_set", TenantSet(tenant="t", gpu_models={"A100": 1}, runs=9))
+    ledger.submit("holds", _spec(gpus=1, gpu_model="A100"))
+    ledger.settle()
+    ledger.submit("waits", _spec(gpus=1, gpu_model="A100"))
+    ledger.settle()
+    found = _explain(ledger, "waits")
+    assert (found.stage, found.code) == ("quota", "quota")
+    assert found.quota is not None
+    assert found.quota.limits == {"runs": 9, "gpu_millis:a100": 1000}
+    assert (found.quota.held["gpu_millis:a100"], found.quota.held["runs"]) == (1000, 1)
+    assert [(one.job_id, one.node, one.gpu_millis) for one in found.quota.holders] == [("holds", "n2", 1000)]
+    assert found.nodes is not None
+    assert found.nodes.with_room == 1
+
+
+@pytest.mark.parametrize(
+    ("spec", "code", "refused"),
+    [
+        (_spec(gpus=1, gpu_model="H100"), "gpu_model", [("gpu_model", 2, "", "")]),
+        (_spec(gpus=4), "too_big", [("gpu_model", 1, "", ""), ("gpu", 1, "4 GPUs", "2 GPUs")]),
+        (
+            JobSpec(driver="fake", max_price_micros_per_h=1_000_000, resources=Resources(gpus=1)),
+            "resources",
+            [("price", 1, "1.00 an hour", "3.00 an hour"), ("gpu_model", 1, "", "")],
+        ),
+    ],
+)
+def test_who_refuses_and_for_what(ledger: Ledger, spec: JobSpec, code: str, refused: list[Any]) -> None:
+    ledger.submit("j", spec)
+    ledger.settle()
+    found = _explain(ledger, "j")
+    assert found.code == code
+    assert found.nodes is not None
+    assert [(one.code, one.nodes, one.asked, one.best) for one in found.nodes.refused] == refused
+
+
+def test_a_gang_that_cannot_form(ledger: Ledger) -> None:
+    ledger.submit("g", JobSpec(driver="fake", array=4, gang=True, resources=Resources(cpu_millis=4000)))
+    ledger.settle()
+    for name in ("g", "g.2"):
+        found = _explain(ledger, name)
+        assert (found.code, found.text) == ("gang_forming", "3 of 4 members fit")
+
+
+def test_jobs_that_do_not_wait_for_the_pipeline(ledger: Ledger) -> None:
+    ledger.submit("held", JobSpec(driver="fake", hold=True))
+    ledger.submit("runs")
+    ledger.settle()
+    ledger.submit("new")
+    assert (_explain(ledger, "held").stage, _explain(ledger, "new").stage) == ("held", "admission")
+    running = _explain(ledger, "runs")
+    assert (running.stage, running.place, running.nodes) == ("running", None, None)
+    ledger.ended(ledger.job("runs").run, exit_code=3)
+    assert (_explain(ledger, "runs").stage, _explain(ledger, "runs").code) == ("ended", "exit_code")
