@@ -105,7 +105,7 @@ class SchedulerCore:
             self.liveness.restart(self.state, mono_ms)
             self.marker_seq = None
             self.planner = Planner(self.state)
-            self.clock_moved = True
+        self.clock_moved = True
         self.epoch = self.state.epoch
         self.role = "leading"
         self.in_doubt = False
