@@ -31,6 +31,10 @@ REASONS: dict[str, str] = {
     "resources": "no node has all it asks for free at once",
     "too_big": "no node is large enough, even when empty",
     "quota": "its tenant holds as much as it may",
+    "gang_forming": "its gang starts when all members fit at once",
+    "reserved": "it does not fit now; a place is reserved for later",
+    "backfill": "it fits now, but would delay a job that is ahead",
+    "promised": "others give way to it",
     "turn": "it fits; others are ahead, or its round is under way",
     "node_unknown": "its node is cut off and nobody can say whether it still runs",
     # how a job or run ended
@@ -50,6 +54,8 @@ REASONS: dict[str, str] = {
     "queue_timeout": "waited longer than queue_timeout",
     "aborted": "abort was requested",
     "dependency_failed": "a job it depends on did not succeed",
+    "gang_timeout": "its gang could not form in queue_timeout",
+    "gang_failed": "a member of its gang did not succeed",
     "members_failed": "members of the array did not succeed",
     "node_lost": "its node was lost more often than max_lost allows",
     "node_gone": "its node was lost",
@@ -58,6 +64,7 @@ REASONS: dict[str, str] = {
     "drained": "stopped to empty its node",
     "preempted": "stopped in favour of another job",
     "requeued": "put back on request",
+    "gang": "stopped to start again together with its gang",
     "unwanted": "its assign was overtaken by another event",
     "session_over": "assigned to a session that was over",
     # why a session is refused

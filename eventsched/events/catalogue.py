@@ -158,5 +158,18 @@ EXAMPLES: tuple[tuple[str, Event], ...] = (
     ("ev.admin.clock_set", admin.ClockSet(now_ms=60000)),
     ("ev.decide.digest_recorded", decisions.DigestRecorded(epoch=2, at_seq=20, digest="b5c1")),
     ("ev.decide.fold_raised", decisions.FoldRaised(epoch=2, fold_version=2)),
+    (
+        "ev.assign.n1",
+        decisions.StopOrdered(
+            epoch=2,
+            round=12,
+            basis=24,
+            now_ms=1764000095000,
+            run=19,
+            reason="preempted",
+            detail="in favour of acme/j2 (priority 10)",
+            in_favour_of="acme/j2",
+        ),
+    ),
 )
 """One or more examples of every event, in the order they might appear in a log."""

@@ -14,7 +14,7 @@ def admit(state: ClusterState, job: Job) -> None:
     state.changes.jobs[job.key] = None
     spec = job.spec
     job.held = job.held or spec.hold
-    if spec.array:
+    if spec.array and job.state not in TERMINAL:  # it may have been aborted just before its first assign
         job.array = ArrayState()
     if spec.after_ok or spec.after_any:
         _link_parents(state, job)

@@ -29,12 +29,19 @@ class ArrayState(Struct, omit_defaults=True, gc=False):
     taken: members beyond `next` that exist as jobs of their own (held, aborted).
     live: members that exist as jobs and have not ended.
     ended: how many members ended in which state.
+    Of a gang: open = members that have a run. restarting: their runs are being stopped, to start
+    together again. fate: (state, reason, detail) in which it ends, once that is certain.
+    void_round: the last round that could not start all of it.
     """
 
     next: int = 0
     taken: dict[int, None] = {}
     live: dict[int, None] = {}
     ended: dict[str, int] = {}
+    open: int = 0
+    restarting: bool = False
+    fate: tuple[str, str, str] | None = None
+    void_round: int = 0
 
 
 class Job(Struct, omit_defaults=True, gc=False):
@@ -46,6 +53,7 @@ class Job(Struct, omit_defaults=True, gc=False):
     waiting_on: parents that have not ended, each with "ok" or "any".
     doomed_by: a parent that makes it impossible to start.
     evictions: how often it had to give way (preempted, or its spot node was taken away).
+    promised: a node where others give way for it.
     tries: the last runs as (run, node, chunks of output shipped; -1 = not ended).
     """
 
@@ -76,6 +84,7 @@ class Job(Struct, omit_defaults=True, gc=False):
     waiting_on: dict[str, str] | None = None
     dependents: list[str] | None = None
     doomed_by: str = ""
+    promised: str = ""
     array: ArrayState | None = None
     tries: list[tuple[int, str, int]] | None = None
 

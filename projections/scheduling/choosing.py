@@ -6,7 +6,8 @@ never touched. Everything is an integer, and every choice has a total order that
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -35,7 +36,13 @@ class Placement(NamedTuple):
 
 
 class Chooser:
-    """One round's choices: a trial of the fleet and of the tenants' shares."""
+    """One round's choices: a trial of the fleet and of the tenants' shares.
+
+    refused: why the last choice failed: its quota, no room on any node, or no room that is not
+    spoken for later on.
+    """
+
+    refused: Literal["quota", "room", "later"] = "room"
 
     def __init__(self, state: ClusterState, fleet: Fleet, usage: Usage, policy: Chosen) -> None:
         self._state = state
@@ -48,17 +55,29 @@ class Chooser:
         """True when no node has room for this class any more."""
         return alike.need in self._full
 
-    def choose(self, job: Job, member: int, alike: Class) -> Placement | None:
-        """The best node for a job, taken; None when its quota or the fleet has no room."""
+    def save(self) -> tuple[Trial, Shares, dict[Need, None]]:
+        """What to go back to if a gang does not fit."""
+        return self.trial.copy(), self.shares.copy(), dict(self._full)
+
+    def restore(self, saved: tuple[Trial, Shares, dict[Need, None]]) -> None:
+        """Undo what was chosen since."""
+        self.trial, self.shares, self._full = saved
+
+    def choose(self, job: Job, member: int, alike: Class, later: Sequence[Trial] = ()) -> Placement | None:
+        """The best node for a job, taken; None when its quota or the fleet has no room.
+
+        later: where it must fit, too.
+        """
         trial, need = self.trial, alike.need
         limits = limits_of(self._state, alike.tenant)
+        self.refused = "quota"
         if refusal(limits, self.shares, alike.tenant, need) is not None:
             return None
-        rows = np.flatnonzero(feasible(trial, need))
+        rows = self._rows(need, later)
         if not len(rows):
-            self._full[need] = None
             return None
         if limits is not None and limits.gpu_models and need.gpus:
+            self.refused = "quota"
             rows = self._within_quota(limits, alike, rows)
             if not len(rows):
                 return None
@@ -76,6 +95,19 @@ class Chooser:
         self.shares.take(alike.tenant, need, [gpu.model for gpu in given])
         gpus = tuple(gpu.uuid for gpu in given)
         return Placement(job, member, need, trial.fleet.names[row], gpus, score, runner_up, len(rows))
+
+    def _rows(self, need: Need, later: Sequence[Trial]) -> Ints:
+        """The rows that have room now and later; none with the reason noted."""
+        mask = feasible(self.trial, need)
+        self.refused = "room"
+        if not mask.any():
+            self._full[need] = None
+        for trial in later:
+            if mask.any():
+                self.refused = "later"
+                mask = mask & feasible(trial, need)
+        rows: Ints = np.flatnonzero(mask)
+        return rows
 
     def _within_quota(self, limits: TenantLimits, alike: Class, rows: Ints) -> Ints:
         """The rows whose devices the tenant may still have, by model."""

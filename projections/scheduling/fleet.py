@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,16 @@ from eventsched.resources import Gpu
 
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
+
+
+class Held(NamedTuple):
+    """What a run, or a placement, takes from its node; GPUs by UUID."""
+
+    cpu_millis: int
+    memory_bytes: int
+    gpus: tuple[str, ...]
+    gpu_millis: int = 0
+
 
 DRIVER_BITS = {"docker": 1, "process": 2, "fake": 4, "manual": 8}
 
@@ -48,6 +59,7 @@ class Fleet:
         self.gpu_total: dict[str, Ints] = {"": np.zeros(count, dtype=np.int64)}
         self.gpu_free: dict[str, Ints] = {"": np.zeros(count, dtype=np.int64)}
         self.devices: list[list[Gpu]] = [[] for _ in range(count)]
+        self.all_devices: list[tuple[Gpu, ...]] = [() for _ in range(count)]
         for name in self.names:
             self._fill_row(state.nodes[name])
 
@@ -79,6 +91,7 @@ class Fleet:
                 self._column(self.gpu_total, name)[row] += 1
                 self._column(self.gpu_free, name)[row] += is_free
         self.devices[row] = free
+        self.all_devices[row] = node.capacity.gpus
 
     def _column(self, table: dict[str, Ints], name: str) -> Ints:
         if name not in table:
@@ -87,14 +100,24 @@ class Fleet:
 
 
 class Trial:
-    """What would be free after this round's commits so far."""
+    """What would be free after some commits and releases: now, or at a later time."""
 
     def __init__(self, fleet: Fleet) -> None:
         self.fleet = fleet
         self.cpu_free = fleet.cpu_free.copy()
         self.memory_free = fleet.memory_free.copy()
         self._gpu_free: dict[str, Ints] = {}
-        self._taken: dict[int, dict[str, None]] = {}
+        self._devices: dict[int, list[Gpu]] = {}
+
+    def copy(self) -> Trial:
+        """Another one, equal for now."""
+        copy = Trial.__new__(Trial)
+        copy.fleet = self.fleet
+        copy.cpu_free = self.cpu_free.copy()
+        copy.memory_free = self.memory_free.copy()
+        copy._gpu_free = {name: counts.copy() for name, counts in self._gpu_free.items()}
+        copy._devices = dict(self._devices)  # lists are replaced, never changed
+        return copy
 
     def gpu_free(self, name: str) -> Ints:
         """Free devices per row that answer to `name`."""
@@ -103,15 +126,17 @@ class Trial:
             source = self.fleet.gpu_free.get(name)
             counts = np.zeros(len(self.fleet.names), dtype=np.int64) if source is None else source.copy()
             self._gpu_free[name] = counts
-            for row, taken in self._taken.items():
-                for gpu in self.fleet.devices[row]:
-                    counts[row] -= gpu.uuid in taken and name in gpu_names(gpu)
+            for row, free in self._devices.items():
+                counts[row] = sum(name in gpu_names(gpu) for gpu in free)
         return counts
+
+    def _free(self, row: int) -> list[Gpu]:
+        free = self._devices.get(row)
+        return self.fleet.devices[row] if free is None else free
 
     def devices(self, row: int, need: Need) -> list[Gpu]:
         """The devices that `need` would get from `row`, in the node's order."""
-        taken = self._taken.get(row, {})
-        free = (gpu for gpu in self.fleet.devices[row] if gpu.uuid not in taken and need.gpu_model in gpu_names(gpu))
+        free = (gpu for gpu in self._free(row) if need.gpu_model in gpu_names(gpu))
         return list(islice(free, need.gpus))
 
     def commit(self, row: int, need: Need) -> list[Gpu]:
@@ -122,10 +147,25 @@ class Trial:
             return []
         given = self.devices(row, need)
         assert len(given) == need.gpus, (row, need)
-        taken = self._taken.setdefault(row, {})
-        for gpu in given:
-            taken[gpu.uuid] = None
+        uuids = [gpu.uuid for gpu in given]
+        self._devices[row] = [gpu for gpu in self._free(row) if gpu.uuid not in uuids]
+        self._count(row, given, -1)
+        return given
+
+    def release(self, row: int, held: Held) -> None:
+        """Give back to `row` what is held of it."""
+        self.cpu_free[row] += held.cpu_millis
+        self.memory_free[row] += held.memory_bytes
+        if not held.gpus:
+            return
+        free = [gpu.uuid for gpu in self._free(row)]
+        back = [gpu for gpu in self.fleet.all_devices[row] if gpu.uuid in held.gpus and gpu.uuid not in free]
+        given = [*free, *(gpu.uuid for gpu in back)]
+        self._devices[row] = [gpu for gpu in self.fleet.all_devices[row] if gpu.uuid in given]
+        self._count(row, back, 1)
+
+    def _count(self, row: int, devices: list[Gpu], sign: int) -> None:
+        for gpu in devices:
             for name in gpu_names(gpu):
                 if name in self._gpu_free:
-                    self._gpu_free[name][row] -= 1
-        return given
+                    self._gpu_free[name][row] += sign

@@ -8,12 +8,14 @@ choices, a tie rule included, is a new version. To add one, add a line to `POLIC
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 
 import msgspec
 
 from eventsched.projections.cluster.state import PolicyChoice
+from eventsched.projections.scheduling.backfill import BACKFILLS
 from eventsched.projections.scheduling.order import ORDERS, Order
 from eventsched.projections.scheduling.scores import SCORES, Score
 
@@ -21,6 +23,11 @@ ENTRY_POINTS = "eventsched.policies"
 INTEGERS: dict[str, tuple[int, int, int]] = {
     "aging_ms": (60_000, 1, 2**40),
     "seed": (0, 0, 2**53),
+    "sweep_every": (0, 0, 2**31),
+    "reservations": (100, 1, 10_000),
+    "backfill_looks": (1_000, 1, 1_000_000),
+    "preempt": (0, 0, 1),
+    "preempt_max": (10, 1, 10_000),
 }
 """Parameters that are numbers: default, smallest, largest."""
 
@@ -29,8 +36,8 @@ INTEGERS: dict[str, tuple[int, int, int]] = {
 class Policy:
     """One composition: an order, a score, and which parameters it takes.
 
-    `order` and `score` name stages; both may be chosen by parameters of those names. `ties` says in
-    words what decides between equal scores.
+    `order`, `score` and `backfill` name stages; each may be chosen by a parameter of that name. `ties`
+    says in words what decides between equal scores.
     """
 
     name: str
@@ -39,6 +46,7 @@ class Policy:
     order: str = "priority"
     score: str = "best-fit"
     params: tuple[str, ...] = ()
+    backfill: str = "none"
     ties: str = "smallest node id"
 
 
@@ -51,8 +59,17 @@ class Chosen:
     score: Score
     aging_ms: int
     seed: int
+    sweep_every: int
+    reservations: int
+    looks: int
+    preempt: bool
+    preempt_max: int
 
 
+STAGES: dict[str, Mapping[str, object]] = {"order": ORDERS, "score": SCORES, "backfill": BACKFILLS}
+"""Stages that are chosen by name."""
+COMPOSED = "composed"
+"""The policy that is nothing but the stages written out."""
 _BUILT_IN = (
     Policy("best-fit", 1, "priority, then submission; the node with the least left over"),
     Policy("first-fit", 1, "priority, then submission; the first node that fits", score="first-fit"),
@@ -62,6 +79,17 @@ _BUILT_IN = (
     Policy("fifo", 1, "order of submission, whatever the priority", order="fifo"),
     Policy("quota-aging", 1, "priority + waited // aging_ms, then submitted, then id", "aging", params=("aging_ms",)),
     Policy("drf", 1, "the tenant with the smallest dominant share by weight first", order="drf"),
+    Policy("srsf", 1, "the least expected runtime x GPUs first", order="srsf"),
+    Policy("edf", 1, "the earliest deadline first", order="edf"),
+    Policy("backfill", 1, "order of submission; none may delay the first that waits", "fifo", backfill="easy"),
+    Policy(
+        "backfill-conservative",
+        1,
+        "order of submission; none may delay any before it",
+        "fifo",
+        backfill="conservative",
+    ),
+    Policy(COMPOSED, 1, "stages written out, as in order=drf,score=spread"),
 )
 
 
@@ -84,18 +112,51 @@ def choose(choice: PolicyChoice) -> Chosen:
     if policy.version != choice.version:
         raise KeyError(f"{choice.name}/{choice.version}")
     params = complete(policy, choice.params)
+    numbers = {name: int(params.get(name, default)) for name, (default, _, _) in INTEGERS.items()}
+    few = BACKFILLS[str(params["backfill"])].reservations
     return Chosen(
         f"{policy.name}/{policy.version}",
         ORDERS[str(params["order"])],
         SCORES[str(params["score"])],
-        int(params.get("aging_ms", INTEGERS["aging_ms"][0])),
-        int(params.get("seed", INTEGERS["seed"][0])),
+        numbers["aging_ms"],
+        numbers["seed"],
+        numbers["sweep_every"],
+        numbers["reservations"] if few < 0 else few,
+        numbers["backfill_looks"],
+        numbers["preempt"] > 0,
+        numbers["preempt_max"],
     )
+
+
+def written_out(choice: PolicyChoice) -> PolicyChoice:
+    """A composition written as one text, `order=drf,score=spread`, as a policy with parameters.
+
+    A part without "=" belongs to the one before it. Any other choice is returned as it is.
+    """
+    if "=" not in choice.name:
+        return choice
+    parts: list[str] = []
+    for part in choice.name.split(","):
+        if "=" in part or not parts:
+            parts.append(part)
+        else:
+            parts[-1] += "," + part
+    params: dict[str, int | str] = {}
+    for part in parts:
+        name, _, text = part.partition("=")
+        params[name.strip()] = int(text) if text.strip().isdecimal() else text.strip()
+    return PolicyChoice(COMPOSED, choice.version, params | choice.params)
 
 
 def complete(policy: Policy, given: dict[str, int | str]) -> dict[str, int | str]:
     """All parameters of a policy, in order of name: as given, or their defaults."""
-    defaults: dict[str, int | str] = {"order": policy.order, "score": policy.score}
+    defaults: dict[str, int | str] = {
+        "order": policy.order,
+        "score": policy.score,
+        "backfill": policy.backfill,
+        "preempt": 0,
+        "sweep_every": 0,
+    }
     defaults |= {name: INTEGERS[name][0] for name in _numbers(policy, {**defaults, **given})}
     return {name: given.get(name, default) for name, default in sorted(defaults.items())}
 
@@ -107,6 +168,12 @@ def _numbers(policy: Policy, params: dict[str, int | str]) -> list[str]:
         wanted["aging_ms"] = None
     if params["score"] == "random":
         wanted["seed"] = None
+    if params["backfill"] != "none":
+        wanted["backfill_looks"] = None
+    if params["backfill"] == "conservative":
+        wanted["reservations"] = None
+    if params["preempt"]:
+        wanted["preempt_max"] = None
     return list(wanted)
 
 
@@ -115,7 +182,7 @@ def refuse(choice: PolicyChoice) -> str:
     policy = POLICIES.get(choice.name)
     if policy is None:
         return f"no policy {choice.name[:64]!r}; known: {', '.join(sorted(POLICIES))}"
-    for name, stages in (("order", ORDERS), ("score", SCORES)):
+    for name, stages in STAGES.items():
         value = choice.params.get(name)
         if value is not None and value not in stages:
             return f"no {name} {str(value)[:64]!r}; known: {', '.join(stages)}"

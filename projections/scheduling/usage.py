@@ -64,6 +64,12 @@ class Shares:
         self._weights = weights
         self._held: dict[str, Amounts] = {}
 
+    def copy(self) -> Shares:
+        """Another one, equal for now."""
+        copy = Shares(self._usage, self._weights)
+        copy._held = {tenant: dict(amounts) for tenant, amounts in self._held.items()}
+        return copy
+
     def held(self, tenant: str) -> Amounts:
         """What a tenant holds; absent = 0."""
         return self._held.get(tenant) or self._usage.by_tenant.get(tenant, {})

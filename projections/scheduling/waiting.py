@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
+from eventsched.projections.cluster.gangs import unit_of
 from eventsched.projections.cluster.state import TERMINAL, ClusterState, Job
 from eventsched.projections.scheduling.filters import feasible, filters_for
 from eventsched.projections.scheduling.fleet import Fleet, Trial
+from eventsched.projections.scheduling.gang import gang_may_start, how_many_fit, members_to_start
 from eventsched.projections.scheduling.needs import Need, need_of
 from eventsched.projections.scheduling.quota import Refusal, limits_of, model_refusal, refusal
 from eventsched.projections.scheduling.usage import CPU, GPUS, MEMORY, RUNS, Shares, Usage
@@ -22,8 +25,18 @@ class Why(NamedTuple):
     detail: str
 
 
-def why_waiting(state: ClusterState, fleet: Fleet, usage: Usage, job: Job, now_ms: int) -> Why | None:
-    """Why `job` has no run now; None when it has one or has ended."""
+def why_waiting(
+    state: ClusterState,
+    fleet: Fleet,
+    usage: Usage,
+    job: Job,
+    now_ms: int,
+    forecast: Callable[[], dict[str, Why]] = dict,
+) -> Why | None:
+    """Why `job` has no run now; None when it has one or has ended.
+
+    forecast: what reservations say (see `forecast`); asked for only if room is what it waits for.
+    """
     if job.state in TERMINAL or (job.state != "pending" and job.array is None):
         return None
     if not job.admitted:
@@ -35,8 +48,42 @@ def why_waiting(state: ClusterState, fleet: Fleet, usage: Usage, job: Job, now_m
         return Why("dependency", f"waits for {', '.join(parents[:3])}" + (" …" if len(parents) > 3 else ""))
     if job.not_before_ms > now_ms:
         return Why("backoff", f"tries again in {job.not_before_ms - now_ms} ms after: {job.reason or 'failure'}")
-    need = need_of(job)
-    return _why_quota(state, usage, job.tenant, need) or _why_no_node(state, fleet, usage, job.tenant, need)
+    need, unit = need_of(job), unit_of(state, job)
+    if job.promised:
+        return _why_promised(state, job)
+    if unit.spec.gang and unit.array is not None:
+        why = _why_gang(state, fleet, usage, unit)
+    else:
+        why = _why_quota(state, usage, job.tenant, need) or _why_no_node(state, fleet, usage, job.tenant, need)
+    return why if why.code in ("quota", "held", "no_nodes", "too_big") else forecast().get(unit.key, why)
+
+
+def _why_promised(state: ClusterState, job: Job) -> Why:
+    node = state.nodes[job.promised]
+    stopping = sum(state.runs[seq].stop_reason == "preempted" for seq in node.runs)
+    return Why("promised", f"{stopping} runs on {node.node_id} are being stopped for it")
+
+
+def _why_gang(state: ClusterState, fleet: Fleet, usage: Usage, gang: Job) -> Why:
+    """Of a gang, or of its member: all wait for the same."""
+    need, trial = need_of(gang), Trial(fleet)
+    if gang.array is None or gang.array.open or gang.array.fate is not None:
+        return Why("gang_forming", "waits until what is left of its last start has been stopped")
+    if not gang_may_start(state, gang):
+        return Why("held", "a member is held: release it with `eventsched release`")
+    count = members_to_start(gang)
+    limits, shares = limits_of(state, gang.tenant), Shares(usage, {})
+    for fit in range(count):
+        refused = refusal(limits, shares, gang.tenant, need)
+        if refused is not None:
+            return Why("quota", f"{fit} of {count} members: {_refused(state, gang.tenant, refused)}")
+        shares.take(gang.tenant, need, ())
+    fit = how_many_fit(trial, need, count)
+    if fit == count:
+        return Why("turn", "it fits; it starts with the next round")
+    if not fit:
+        return _why_no_node(state, fleet, usage, gang.tenant, need)
+    return Why("gang_forming", f"{fit} of {count} members fit")
 
 
 def _why_quota(state: ClusterState, usage: Usage, tenant: str, need: Need) -> Why | None:

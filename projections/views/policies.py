@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from eventsched.projections.cluster.state import TERMINAL, ClusterState, TenantLimits
+from eventsched.projections.scheduling.backfill import BACKFILLS
 from eventsched.projections.scheduling.order import ORDERS
 from eventsched.projections.scheduling.policies import POLICIES, complete
 from eventsched.projections.scheduling.quota import EVERYBODY, limits_of
@@ -19,6 +20,8 @@ def policy_views(state: ClusterState) -> list[PolicyView]:
         params = complete(policy, state.policy.params if current else {})
         order, score = str(params["order"]), str(params["score"])
         stages = {"order": ORDERS[order].summary, "score": SCORES[score].summary}
+        if params["backfill"] != "none":
+            stages["backfill"] = BACKFILLS[str(params["backfill"])].summary
         found.append(
             PolicyView(
                 name=name,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from msgspec.structs import replace
 
 from eventsched import codec, subjects
 from eventsched.events import (
@@ -20,6 +21,7 @@ from eventsched.events import (
     NodeLost,
     NodeSuspected,
     NodeUncordoned,
+    PolicySet,
     ReleaseRequested,
     RequeueRequested,
     RunEnded,
@@ -30,6 +32,7 @@ from eventsched.projections.cluster.digest import decode_state, digest, encode_s
 from eventsched.projections.cluster.evolve import evolve
 from eventsched.projections.cluster.state import TERMINAL, ClusterState
 from eventsched.projections.scheduling.decide import stamp
+from eventsched.projections.scheduling.policies import POLICIES
 from eventsched.recorded import Recorded
 from eventsched.resources import Resources
 from eventsched.spec import JobSpec
@@ -40,7 +43,7 @@ NODES = ("n1", "n2", "n3")
 JOBS = tuple(f"j{index}" for index in range(6))
 node = st.sampled_from(NODES)
 job = st.sampled_from(JOBS)
-specs = st.builds(
+plain = st.builds(
     JobSpec,
     driver=st.just("fake"),
     resources=st.builds(
@@ -60,6 +63,25 @@ specs = st.builds(
     hold=st.sampled_from((False, False, True)),
     after_ok=st.sampled_from(((), (), ("j0",), ("j1", "j2"))),
     after_any=st.sampled_from(((), (), ("j3",), ("j5",))),
+    estimate_ms=st.sampled_from((0, 20, 200, 2_000)),
+    deadline_ms=st.sampled_from((0, 500)),
+    sla=st.sampled_from(("batch", "batch", "best_effort", "latency_sensitive")),
+)
+specs = st.tuples(plain, st.booleans()).map(lambda one: replace(one[0], gang=one[1] and one[0].array > 0))
+policies = st.builds(
+    PolicySet,
+    name=st.sampled_from(sorted(POLICIES)),
+    params=st.fixed_dictionaries(
+        {},
+        optional={
+            "preempt": st.sampled_from((0, 1, 1)),
+            "preempt_max": st.integers(1, 2),
+            "sweep_every": st.integers(0, 3),
+            "backfill": st.sampled_from(("none", "easy", "conservative")),
+            "backfill_looks": st.sampled_from((1, 2, 100)),
+            "reservations": st.integers(1, 3),
+        },
+    ),
 )
 
 
@@ -119,7 +141,13 @@ class Cluster(RuleBasedStateMachine):
     def round_overtaken(self, limit: int, data: st.DataObject) -> None:
         """Something is recorded between the decision's basis and its commit."""
         proposed = self.ledger.decide(limit=limit)
-        self.ask(data.draw(job), ("abort_requested", AbortRequested), -1)
+        what = data.draw(st.sampled_from(("abort", "abort_one", "hold", "rejoin")))
+        if what == "rejoin":
+            self.join(data.draw(node), 6, 2, True, data)
+        elif what == "hold":
+            self.ask(data.draw(job), ("hold_requested", HoldRequested), -1)
+        else:
+            self.ask(data.draw(job), ("abort_requested", AbortRequested), -1 if what == "abort" else 1)
         for one in proposed:
             self.ledger.put(one.subject, one.event)
 
@@ -173,6 +201,11 @@ class Cluster(RuleBasedStateMachine):
         names = {NodeCordoned: "node_cordoned", NodeUncordoned: "node_uncordoned", NodeDrained: "node_drained"}
         event = NodeDrained(node=node, now=now) if what is NodeDrained else what(node=node)
         self.ledger.put(subjects.admin(names[what]), event)
+
+    @rule(policy=policies)
+    def choose_a_policy(self, policy: PolicySet) -> None:
+        self.ledger.put("ev.admin.policy_set", policy)
+        self.ledger.round()
 
     @rule()
     def another_leads(self) -> None:

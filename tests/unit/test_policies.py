@@ -186,7 +186,14 @@ def test_random_is_a_function_of_seed_and_job() -> None:
 
 def test_stages_may_be_chosen_and_are_recorded_in_full() -> None:
     ledger = _cluster(1, 9, policy="best-fit", params={"order": "aging", "score": "spread"})
-    assert ledger.state.policy.params == {"aging_ms": 60_000, "order": "aging", "score": "spread"}
+    assert ledger.state.policy.params == {
+        "aging_ms": 60_000,
+        "backfill": "none",
+        "order": "aging",
+        "preempt": 0,
+        "score": "spread",
+        "sweep_every": 0,
+    }
     ledger.submit("j", _spec())
     ledger.settle()
     assert ledger.job("j").node == "n1"
@@ -195,10 +202,10 @@ def test_stages_may_be_chosen_and_are_recorded_in_full() -> None:
 @pytest.mark.parametrize(
     ("name", "params", "says"),
     [
-        ("nonsense", {}, "known: best-fit"),
+        ("nonsense", {}, "known: backfill"),
         ("best-fit", {"order": "nonsense"}, "no order 'nonsense'; known: priority"),
         ("best-fit", {"score": 3}, "no score '3'"),
-        ("best-fit", {"seed": 1}, "takes no parameter 'seed'; it takes: order, score"),
+        ("best-fit", {"seed": 1}, "takes no parameter 'seed'; it takes: backfill, order, preempt, score"),
         ("random", {"seed": -1}, "from 0 to"),
         ("quota-aging", {"aging_ms": "soon"}, "aging_ms is an integer from 1"),
         ("quota-aging", {"aging_ms": 0}, "aging_ms is an integer from 1"),
