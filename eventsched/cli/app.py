@@ -41,6 +41,7 @@ VERBS: dict[Group, dict[str, str]] = {
     CLUSTER: {
         "stats": "eventsched.cli.reading:stats",
         "events": "eventsched.cli.reading:events",
+        "simulate": "eventsched.projections.simulation.command:simulate",
     },
     SERVE: {
         "dev": "eventsched.dev.command:dev",
@@ -66,7 +67,10 @@ TENANTS = {
     "set": "eventsched.cli.policy:tenant_set",
     "remove": "eventsched.cli.policy:tenant_remove",
 }
-REPLAYS = {"digest": "eventsched.projections.cli:digest"}
+REPLAYS = {
+    "digest": "eventsched.projections.cli:digest",
+    "file": "eventsched.projections.simulation.command:replay_file",
+}
 
 
 def build(arguments: list[str]) -> App:
