@@ -1,5 +1,1 @@
-"""Simulation: a workload played in virtual time through the same fold and the same decisions as live.
-
-There is no second scheduler here. What a cluster would record is built in memory, folded and
-decided upon; only time, machines and how long jobs take are made up.
-"""
+"""Simulation: recorded workloads through the same `evolve` and `decide` as live ones."""

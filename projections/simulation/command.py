@@ -19,7 +19,7 @@ from eventsched.projections.simulation import reports
 from eventsched.projections.simulation.compare import Progress, compare
 from eventsched.projections.simulation.engine import Options, parse_policy
 from eventsched.projections.simulation.loop import Action, Loop
-from eventsched.projections.simulation.readers import read_workload
+from eventsched.projections.simulation.reading import read_workload
 from eventsched.projections.simulation.simlog import LogFile, verify
 from eventsched.projections.simulation.workload import Shape, Workload
 from eventsched.units import parse_cpus_millis, parse_duration_ms, parse_gpus, parse_memory

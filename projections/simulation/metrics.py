@@ -25,7 +25,7 @@ def measure(outcome: Outcome) -> Metrics:
     first = min((one.submitted_ms for one in records), default=outcome.start_ms)
     last = max((one.finished_ms for one in ended), default=first)
     metrics: Metrics = {
-        "jobs": len(records),
+        "submitted": len(records),
         "succeeded": sum(one.state == "succeeded" for one in records),
         "pending": sum(one.state == "pending" for one in records),
         "failed": sum(not one.is_open and one.state != "succeeded" for one in records),
