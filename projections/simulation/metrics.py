@@ -6,6 +6,7 @@ their waiting and JCT are not made up.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -50,12 +51,14 @@ def measure(outcome: Outcome) -> Metrics:
 
 
 def details(outcome: Outcome) -> dict[str, Any]:
-    """Each job: state, node (null if it never ran), and its times in seconds since the first instant."""
+    """Each job by id (`tenant/id` where two tenants share it): state, node (null if it never ran), and its
+    times in seconds since the first instant."""
 
     def since(ms: int) -> float | None:
         return None if ms < 0 else (ms - outcome.start_ms) / 1000
 
     found = {}
+    names = Counter(one.job.job_id for one in outcome.records)
     for one in outcome.records:
         entry: dict[str, Any] = {
             "state": one.state,
@@ -68,7 +71,7 @@ def details(outcome: Outcome) -> dict[str, Any]:
             entry["nodes"] = one.nodes
         if one.reason:
             entry["reason"] = one.reason
-        found[one.job.job_id if one.job.tenant == "default" else one.key] = entry
+        found[one.job.job_id if names[one.job.job_id] == 1 else one.key] = entry
     return found
 
 
