@@ -63,6 +63,7 @@ def simulate(
     policies = tuple(dict.fromkeys(policy)) or (PolicyChoice().name,)
     for one in policies:
         parse_policy(one)
+    pace = _speed(speed)
     options = Options(checkpoints=checkpoints, spot_ppm_per_h=_rate(spot_rate), away_ms=_duration(spot_away))
     if log is not None and (len(policies) > 1 or seeds > 1 or loop):
         raise UsageError("--log: a log is of one policy and one seed", "give one --policy, without --seeds and --loop")
@@ -78,7 +79,7 @@ def simulate(
         workload.jobs = workload.jobs[:first]
     _tell(workload)
     if loop:
-        return _loop(workload, policies, options, output, rounds, _speed(speed))
+        return _loop(workload, policies, options, output, rounds, pace)
     sink = LogFile(log) if log is not None else None
     try:
         with _bar() as progress:
