@@ -31,6 +31,8 @@ REASONS: dict[str, str] = {
     "resources": "no node has all it asks for free at once",
     "too_big": "no node is large enough, even when empty",
     "quota": "its tenant holds as much as it may",
+    "lent_out": "what its tenant owns is held by others of its cohort",
+    "budget": "its tenant has spent its budget",
     "gang_forming": "its gang starts when all members fit at once",
     "reserved": "it does not fit now; a place is reserved for later",
     "backfill": "it fits now, but would delay a job that is ahead",

@@ -26,7 +26,7 @@ from eventsched.query import PAGE_MAX, GetRequest, ListRequest
 from eventsched.views import JobList, JobView
 
 NEAR_MAX = 5
-NEAR_AMONG = 1_000
+NEAR_AMONG = 500
 FITTING_MAX = 50
 JobViews = list[JobView]
 Members = Iterator[tuple[int, JobView]]
@@ -52,9 +52,10 @@ class Queries:
         """A job of the state, with the reason it waits for now."""
         view = job_view(self._state, job)
         waits = view.members.get("pending") if job.array is not None else job.state == "pending"
-        why = why_waiting(self._state, *self._current(), job, now_ms, lambda: self._forecast(now_ms)) if waits else None
-        if why is not None:
-            view.reason, view.detail = why
+        if waits:
+            why = why_waiting(self._state, *self._current(), job, now_ms, lambda: self._forecast(now_ms))
+            if why is not None:
+                view.reason, view.detail = why
         return view
 
     def _current(self) -> tuple[Fleet, Usage]:

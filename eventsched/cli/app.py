@@ -62,10 +62,14 @@ POLICIES = {
     "set": "eventsched.cli.policy:policy_set",
 }
 TENANTS = {
-    "list": "eventsched.cli.policy:tenant_list",
-    "show": "eventsched.cli.policy:tenant_show",
-    "set": "eventsched.cli.policy:tenant_set",
-    "remove": "eventsched.cli.policy:tenant_remove",
+    "list": "eventsched.cli.tenants:tenant_list",
+    "show": "eventsched.cli.tenants:tenant_show",
+    "set": "eventsched.cli.tenants:tenant_set",
+    "remove": "eventsched.cli.tenants:tenant_remove",
+}
+PRICES = {
+    "show": "eventsched.cli.tenants:price_show",
+    "set": "eventsched.cli.tenants:price_set",
 }
 REPLAYS = {
     "digest": "eventsched.projections.cli:digest",
@@ -87,7 +91,8 @@ def build(arguments: list[str]) -> App:
         _mount(app, verbs, listed=not arguments or arguments[0].startswith("-"), group=group)
     for name, text, group, commands in (
         ("policy", "Which policy decides, and with which parameters.", CLUSTER, POLICIES),
-        ("tenant", "What tenants may hold, and what they hold.", CLUSTER, TENANTS),
+        ("tenant", "What tenants may hold and spend, and what they hold.", CLUSTER, TENANTS),
+        ("price", "What an hour of a core, memory or a GPU costs.", CLUSTER, PRICES),
         ("replay", "Fold the log again, here and now.", CLUSTER, REPLAYS),
         ("bench", "Measure this machine: each prints one JSON object.", SERVE, BENCHES),
     ):

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from eventsched.projections.cluster.gone import GONE_KEPT, is_gone
 from eventsched.projections.cluster.state import TERMINAL, ArrayState, ClusterState, Job, Node
+from eventsched.wire import MAX_INT
 
 
 def check(state: ClusterState) -> list[str]:
@@ -117,6 +118,13 @@ def _check_ledgers(state: ClusterState) -> Iterator[str]:
         yield "a node is listed as gone and is not"
     if len(state.gone) != sum(is_gone(node) for node in state.nodes.values()) or len(state.gone) > GONE_KEPT:
         yield f"{len(state.gone)} nodes are listed as gone"
+    for run_seq, rate in state.rates.items():
+        if run_seq not in state.runs or rate <= 0:
+            yield f"rate of {run_seq} is of no open run, or none"
+    for tenant, account in state.accounts.items():
+        spent = account.current_micros + account.previous_micros
+        if not 0 <= spent <= account.total_micros and account.total_micros < MAX_INT:
+            yield f"account of {tenant} does not add up"
     for run_seq in state.finishes_owed:
         if run_seq not in state.runs:
             yield f"owed finish of closed run {run_seq}"

@@ -15,6 +15,7 @@ from eventsched.projections.cluster.anomalies import anomaly
 from eventsched.projections.cluster.arrays import reach_member
 from eventsched.projections.cluster.finishing import finish
 from eventsched.projections.cluster.gone import note_gone
+from eventsched.projections.cluster.money import charge, rate_of
 from eventsched.projections.cluster.rounds import in_round
 from eventsched.projections.cluster.state import TERMINAL, ClusterState, Job, Node, Run
 from eventsched.recorded import Recorded
@@ -56,6 +57,9 @@ def run_assigned(state: ClusterState, recorded: Recorded, order: RunAssigned) ->
         assigned_ms=state.clock_ms,
     )
     _take(state, node, run)
+    rate = rate_of(state.prices, node, run)
+    if rate:
+        state.rates[run.seq] = rate
     if job is None or job.state != "pending" or job.run in state.runs:
         gangs.owe_stop(state, run, "unwanted")
         return
@@ -211,6 +215,7 @@ def close_run(
 ) -> None:
     """Free what the run held and settle its job. `outcome` as in `RunEnded`."""
     del state.runs[run.seq]
+    charge(state, run)
     state.stops_owed.pop(run.seq, None)
     state.finishes_owed.pop(run.seq, None)
     node = state.nodes[run.node]

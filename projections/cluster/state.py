@@ -53,6 +53,7 @@ class Job(Struct, omit_defaults=True, gc=False):
     waiting_on: parents that have not ended, each with "ok" or "any".
     doomed_by: a parent that makes it impossible to start.
     evictions: how often it had to give way (preempted, or its spot node was taken away).
+    cost_micros: what its closed runs cost; of an array, those of its members.
     promised: a node where others give way for it.
     tries: the last runs as (run, node, chunks of output shipped; -1 = not ended).
     """
@@ -72,6 +73,7 @@ class Job(Struct, omit_defaults=True, gc=False):
     failures: int = 0
     losses: int = 0
     evictions: int = 0
+    cost_micros: int = 0
     run: int = 0
     node: str = ""
     avoid_node: str = ""
@@ -182,7 +184,10 @@ class PolicyChoice(Struct, omit_defaults=True, gc=False):
 
 
 class TenantLimits(Struct, omit_defaults=True, gc=False):
-    """What a tenant's runs may hold at a time (None = unlimited), and its weight in fair sharing."""
+    """What a tenant's runs may hold at a time (None = unlimited) and cost, and its weight in fair sharing.
+
+    cohort, borrow_percent, lend_percent, budget_*: as in `TenantSet`.
+    """
 
     cpu_millis: int | None = None
     memory_bytes: int | None = None
@@ -190,6 +195,25 @@ class TenantLimits(Struct, omit_defaults=True, gc=False):
     gpu_models: dict[str, int] = {}
     runs: int | None = None
     weight: int = 1
+    cohort: str = ""
+    borrow_percent: int | None = None
+    lend_percent: int = 100
+    budget_micros: int | None = None
+    budget_period_ms: int = 0
+
+
+class Account(Struct, omit_defaults=True, gc=False):
+    """What a tenant's closed runs have cost: ever, and in the last two windows of its budget.
+
+    period_ms: the windows' length, 0 = none so far; window: number of the current one since the clock's
+    0. A run that spans windows is split between them.
+    """
+
+    total_micros: int = 0
+    period_ms: int = 0
+    window: int = 0
+    current_micros: int = 0
+    previous_micros: int = 0
 
 
 class Anomaly(Struct, omit_defaults=True, gc=False):
@@ -223,6 +247,9 @@ class Changes:
 class ClusterState:
     """Everything the fold remembers, and `changes` beside it.
 
+    grants_only: a tenant gets only what its limits name (`quota_default: nothing`).
+    prices: the price book, micros per hour of "core", "gib", "gpu" and "gpu:<model>".
+    rates: what an hour of an open run costs, as it was at its assign; absent = nothing.
     epoch: sequence of the last claim on `ev.leader`; leader_junk: of something unreadable there since.
     round_*: where the round in progress stands.
     unjudged: submissions (sequence -> key) no leader has judged. doomed: jobs that can never start.
@@ -254,7 +281,11 @@ class ClusterState:
     upgrade_needed: int = 0
     policy: PolicyChoice = field(default_factory=PolicyChoice)
     policy_requests: dict[int, PolicyChoice] = field(default_factory=dict)
+    grants_only: bool = False
     tenants: dict[str, TenantLimits] = field(default_factory=dict)
+    prices: dict[str, int] = field(default_factory=dict)
+    rates: dict[int, int] = field(default_factory=dict)
+    accounts: dict[str, Account] = field(default_factory=dict)
     jobs: dict[str, Job] = field(default_factory=dict)
     job_ids: dict[str, str] = field(default_factory=dict)
     unjudged: dict[int, str] = field(default_factory=dict)

@@ -23,8 +23,8 @@ from eventsched.projections.scheduling.needs import Need
 from eventsched.projections.scheduling.order import expected_ms
 
 NEVER = 2**62
-STRIDES = 64
-"""So many looks find about when a job fits; the exact time is then looked for between two of them."""
+POINTS_MAX = 64
+"""So many moments of the future are looked at; with more ends than that, several count as one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,16 @@ class Reservation(NamedTuple):
     need: Need
 
 
+class Point(NamedTuple):
+    """The fleet at a time without reservations: what ended since the point before, and for each row the
+    time of its last end (0 = none yet)."""
+
+    at_ms: int
+    trial: Trial
+    groups: list[tuple[int, list[Ending]]]
+    freed: Ints
+
+
 class Shadow(NamedTuple):
     """The fleet as it will be at a time."""
 
@@ -93,7 +103,9 @@ class Outlook:
         self.shadows: list[Shadow] = []
         self._soon: Trial | None = None
         self.reservations: list[Reservation] = []
-        self.placed: list[Ending] = []
+        self._placed: list[tuple[Ending, Need]] = []
+        self._points: list[Point] | None = None
+        self._in_points = 0
         self._giving_way: dict[int, Held] = {}
 
     # ---- what may start now ---------------------------------------------------------------------
@@ -108,17 +120,17 @@ class Outlook:
         for trial in self.until(end_ms):
             trial.commit(row, need)
         held = Held(need.cpu_millis, need.memory_bytes, gpus)
-        self.placed.append(Ending(end_ms, row, held))
+        self._placed.append((Ending(end_ms, row, held), need))
 
     def save(self) -> tuple[Trial | None, list[Shadow], int]:
         """What to go back to if a gang does not fit."""
         soon = None if self._soon is None else self._soon.copy()
-        return soon, [Shadow(at_ms, trial.copy()) for at_ms, trial in self.shadows], len(self.placed)
+        return soon, [Shadow(at_ms, trial.copy()) for at_ms, trial in self.shadows], len(self._placed)
 
     def restore(self, saved: tuple[Trial | None, list[Shadow], int]) -> None:
         """Undo what was taken since."""
         self._soon, self.shadows = saved[:2]
-        del self.placed[saved[2] :]
+        del self._placed[saved[2] :]
 
     # ---- promises -------------------------------------------------------------------------------
 
@@ -144,7 +156,9 @@ class Outlook:
                     trial.release(row, held)
             if feasible(trial, need)[row]:
                 trial.commit(row, need)
-        self._giving_way |= victims
+        if victims:
+            self._giving_way |= victims
+            self._points = None
         self.reservations.append(Reservation(key, self._now_ms, end_ms, (row,), need))
 
     def is_promised(self, key: str) -> bool:
@@ -153,20 +167,22 @@ class Outlook:
 
     # ---- reservations ---------------------------------------------------------------------------
 
-    def reserve(self, now: Trial, job: Job, need: Need, count: int) -> Reservation | None:
-        """The earliest place for `count` runs of a job at once, kept; None when that is never."""
+    def reserve(self, now: Trial, job: Job, need: Need, count: int, exact: bool) -> Reservation | None:
+        """The earliest place for `count` runs of a job at once, kept; None when that is never.
+
+        exact: look at every end, not at points only; for one reservation the price is the same.
+        """
         lasts = expected_ms(job.spec) or NEVER
-        freed = np.where(feasible(now, need), -1, 0)
-        for at_ms, trial in self._times(now, need, count, freed):
-            reserved = [one for one in self.reservations if one.at_ms <= at_ms < one.end_ms]
-            trial = trial.copy() if reserved else trial
-            for one in reserved:
-                for row in one.rows:
-                    trial.commit(row, one.need)
-            rows = self._choose(trial.copy(), at_ms, at_ms + lasts, need, count, freed)
+        ready = feasible(now, need)
+        for at_ms, trial, freed in self._times(now, need, count, exact):
+            for one in self.reservations:
+                if one.at_ms <= at_ms < one.end_ms:
+                    for row in one.rows:
+                        trial.commit(row, one.need)
+            rows = self._choose(trial.copy(), at_ms, at_ms + lasts, need, count, np.where(ready, -1, freed))
             if rows is not None:
                 made = Reservation(job.key, at_ms, at_ms + lasts, rows, need)
-                self._keep(made, trial.copy())
+                self._keep(made, trial)
                 return made
         return None
 
@@ -202,40 +218,60 @@ class Outlook:
         self.shadows.append(shadow)
         self.shadows.sort(key=lambda one: one.at_ms)
 
-    def _times(self, now: Trial, need: Need, count: int, freed: Ints) -> Iterator[tuple[int, Trial]]:
+    def _times(self, now: Trial, need: Need, count: int, exact: bool) -> Iterator[tuple[int, Trial, Ints]]:
         """Times at which there may be room, reservations aside, with the fleet as it will then be.
 
-        Room only grows as runs end: so the first such time is searched for in strides. freed: -1 for
-        rows that have room now; for others the time of their last end is noted there.
+        Room only grows as runs end, so what is before the first such point is passed over.
         """
-        groups = self._endings()
-        trial, before = now.copy(), 0
-        stride = max(1, len(groups) // STRIDES)
-        while before < len(groups):
-            ahead, upto = trial.copy(), min(before + stride, len(groups))
-            for _, endings in groups[before:upto]:
-                _release(ahead, endings)
-            if int(room(ahead, need, feasible(ahead, need)).sum()) >= count:
-                break
-            trial, before = ahead, upto
-        for at_ms, endings in groups[:before]:
-            _note(freed, at_ms, endings)
-        for at_ms, endings in groups[before:]:
-            _release(trial, endings)
-            _note(freed, at_ms, endings)
-            if int(room(trial, need, feasible(trial, need)).sum()) >= count:
-                yield at_ms, trial
+        points = self._timeline(now)
+        first = next((index for index, one in enumerate(points) if _has_room(one.trial, need, count)), None)
+        if first is None:
+            return
+        if exact:
+            before = points[first - 1] if first else None
+            trial = (before.trial if before else now).copy()
+            freed = before.freed.copy() if before else np.zeros(len(self._fleet.names), dtype=np.int64)
+            for at_ms, endings in points[first].groups:
+                _release(trial, freed, at_ms, endings)
+                if _has_room(trial, need, count):
+                    yield at_ms, trial.copy(), freed
+        times = {one.at_ms: index for index, one in enumerate(points)}
+        ends = [one.end_ms for one in self.reservations if points[first].at_ms < one.end_ms < NEVER]
+        index = first
+        for at_ms in sorted({**dict.fromkeys(times), **dict.fromkeys(ends)}):
+            index = times.get(at_ms, index)
+            if at_ms >= points[first].at_ms:
+                yield at_ms, points[index].trial.copy(), points[index].freed
 
-    def _endings(self) -> list[tuple[int, list[Ending]]]:
-        """What ends when, by time; a time at which only a reservation ends is one to look at, too."""
-        found = [*self.placed]
+    def _timeline(self, now: Trial) -> list[Point]:
+        """The future in points, made once and kept up to date with what starts in this round."""
+        if self._points is None:
+            self._points, self._in_points = self._make_points(now), len(self._placed)
+        for ending, need in self._placed[self._in_points :]:
+            for point in self._points:
+                if point.at_ms < ending.at_ms:
+                    point.trial.commit(ending.row, need)
+        self._in_points = len(self._placed)
+        return self._points
+
+    def _make_points(self, now: Trial) -> list[Point]:
+        found = [ending for ending, _ in self._placed]
         for run in self._state.runs.values():
             found.append(Ending(self._end_of_run(run), self._fleet.row[run.node], held_by(run)))
-        groups: dict[int, list[Ending]] = {one.end_ms: [] for one in self.reservations if one.end_ms < NEVER}
+        by_time: dict[int, list[Ending]] = {}
         for ending in found:
             if ending.at_ms < NEVER:
-                groups.setdefault(ending.at_ms, []).append(ending)
-        return sorted(groups.items())
+                by_time.setdefault(ending.at_ms, []).append(ending)
+        groups = sorted(by_time.items())
+        stride = -(-len(groups) // POINTS_MAX) or 1
+        trial, freed = now.copy(), np.zeros(len(self._fleet.names), dtype=np.int64)
+        points: list[Point] = []
+        for start in range(0, len(groups), stride):
+            several = groups[start : start + stride]
+            for at_ms, endings in several:
+                _release(trial, freed, at_ms, endings)
+            points.append(Point(several[-1][0], trial.copy(), several, freed.copy()))
+        return points
 
     def _end_of_run(self, run: Run) -> int:
         if is_stopping(run) or run.seq in self._giving_way:
@@ -246,12 +282,11 @@ class Outlook:
         return max(self._now_ms, (run.started_ms or run.assigned_ms) + expected_ms(job.spec))
 
 
-def _note(freed: Ints, at_ms: int, endings: list[Ending]) -> None:
-    for ending in endings:
-        if freed[ending.row] >= 0:
-            freed[ending.row] = at_ms
+def _has_room(trial: Trial, need: Need, count: int) -> bool:
+    return int(room(trial, need, feasible(trial, need)).sum()) >= count
 
 
-def _release(trial: Trial, endings: list[Ending]) -> None:
+def _release(trial: Trial, freed: Ints, at_ms: int, endings: list[Ending]) -> None:
     for ending in endings:
         trial.release(ending.row, ending.held)
+        freed[ending.row] = at_ms

@@ -11,15 +11,15 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from eventsched.projections.cluster.state import ClusterState, Job, TenantLimits
+from eventsched.projections.cluster.state import ClusterState, Job
 from eventsched.projections.scheduling.filters import feasible
 from eventsched.projections.scheduling.fleet import Fleet, Ints, Trial
 from eventsched.projections.scheduling.needs import Need
 from eventsched.projections.scheduling.planner import Class
 from eventsched.projections.scheduling.policies import Chosen
-from eventsched.projections.scheduling.quota import limits_of, model_refusal, refusal
+from eventsched.projections.scheduling.quota import Quotas, Refusal, mildest
 from eventsched.projections.scheduling.scores import Draw
-from eventsched.projections.scheduling.usage import Shares, Usage
+from eventsched.projections.scheduling.usage import Usage
 
 
 class Placement(NamedTuple):
@@ -38,30 +38,34 @@ class Placement(NamedTuple):
 class Chooser:
     """One round's choices: a trial of the fleet and of the tenants' shares.
 
-    refused: why the last choice failed: its quota, no room on any node, or no room that is not
-    spoken for later on.
+    borrow: whether tenants may hold more than they own now.
+    refused: why the last choice failed: its quota (`refusal` is its word), no room on any node, or no room
+    that is not spoken for later on.
     """
 
     refused: Literal["quota", "room", "later"] = "room"
 
-    def __init__(self, state: ClusterState, fleet: Fleet, usage: Usage, policy: Chosen) -> None:
-        self._state = state
+    def __init__(self, state: ClusterState, fleet: Fleet, usage: Usage, policy: Chosen, now_ms: int) -> None:
         self._policy = policy
         self.trial = Trial(fleet)
-        self.shares = Shares(usage, {name: limits.weight for name, limits in state.tenants.items()})
+        self.quotas = Quotas(state, usage, now_ms)
+        self.borrow = False
+        self.refusal: Refusal | None = None
         self._full: dict[Need, None] = {}
 
     def is_full(self, alike: Class) -> bool:
         """True when no node has room for this class any more."""
         return alike.need in self._full
 
-    def save(self) -> tuple[Trial, Shares, dict[Need, None]]:
+    def save(self) -> tuple[Trial, Quotas, dict[Need, None]]:
         """What to go back to if a gang does not fit."""
-        return self.trial.copy(), self.shares.copy(), dict(self._full)
+        return self.trial.copy(), self.quotas.copy(), dict(self._full)
 
-    def restore(self, saved: tuple[Trial, Shares, dict[Need, None]]) -> None:
-        """Undo what was chosen since."""
-        self.trial, self.shares, self._full = saved
+    def restore(self, saved: tuple[Trial, Quotas, dict[Need, None]]) -> None:
+        """Undo what was chosen since; when money comes again stays known."""
+        renewal_ms = self.quotas.renewal_ms
+        self.trial, self.quotas, self._full = saved
+        self.quotas.renewal_ms = renewal_ms
 
     def choose(self, job: Job, member: int, alike: Class, later: Sequence[Trial] = ()) -> Placement | None:
         """The best node for a job, taken; None when its quota or the fleet has no room.
@@ -69,16 +73,16 @@ class Chooser:
         later: where it must fit, too.
         """
         trial, need = self.trial, alike.need
-        limits = limits_of(self._state, alike.tenant)
         self.refused = "quota"
-        if refusal(limits, self.shares, alike.tenant, need) is not None:
+        self.refusal = self.quotas.refusal(alike.tenant, need, borrow=self.borrow)
+        if self.refusal is not None:
             return None
         rows = self._rows(need, later)
         if not len(rows):
             return None
-        if limits is not None and limits.gpu_models and need.gpus:
+        if (need.gpus or need.gpu_millis) and self.quotas.minds_models(alike.tenant):
             self.refused = "quota"
-            rows = self._within_quota(limits, alike, rows)
+            rows = self._within_quota(alike, rows)
             if not len(rows):
                 return None
         policy = self._policy
@@ -92,7 +96,7 @@ class Chooser:
             runner_up = trial.fleet.names[int(rows[second + (second >= best)])]
         row = int(rows[best])
         given = trial.commit(row, need)
-        self.shares.take(alike.tenant, need, [gpu.model for gpu in given])
+        self.quotas.take(alike.tenant, need, [gpu.model for gpu in given])
         gpus = tuple(gpu.uuid for gpu in given)
         return Placement(job, member, need, trial.fleet.names[row], gpus, score, runner_up, len(rows))
 
@@ -109,14 +113,16 @@ class Chooser:
         rows: Ints = np.flatnonzero(mask)
         return rows
 
-    def _within_quota(self, limits: TenantLimits, alike: Class, rows: Ints) -> Ints:
-        """The rows whose devices the tenant may still have, by model."""
-        verdicts: dict[tuple[str, ...], bool] = {}
+    def _within_quota(self, alike: Class, rows: Ints) -> Ints:
+        """The rows whose devices the tenant may still have, by model; none = `refusal` says why."""
+        verdicts: dict[tuple[str, ...], Refusal | None] = {}
         kept = []
         for row in rows:
             models = tuple(gpu.model for gpu in self.trial.devices(int(row), alike.need))
             if models not in verdicts:
-                verdicts[models] = model_refusal(limits, self.shares, alike.tenant, models) is None
-            if verdicts[models]:
+                verdicts[models] = self.quotas.model_refusal(alike.tenant, alike.need, models, borrow=self.borrow)
+            if verdicts[models] is None:
                 kept.append(row)
+        if not kept:
+            self.refusal = mildest(verdicts.values())
         return np.array(kept, dtype=np.int64)

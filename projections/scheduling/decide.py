@@ -34,6 +34,7 @@ from eventsched.projections.scheduling.placing import place
 from eventsched.projections.scheduling.planner import Planner
 from eventsched.projections.scheduling.policies import POLICIES, complete, params_hash, refuse, written_out
 from eventsched.projections.scheduling.preempting import REASON, Eviction
+from eventsched.projections.scheduling.reclaiming import Reclaim
 from eventsched.wire import Decision
 
 ROUND_MAX = 1_000
@@ -246,7 +247,9 @@ def _place(state: ClusterState, planner: Planner, now_ms: int, round_: _Round, e
 
     for unit in place(state, planner, now_ms, ending, fits):
         if isinstance(unit, Eviction):
-            _add_stops(round_, unit)
+            _add_evictions(round_, unit)
+        elif isinstance(unit, Reclaim):
+            _add_reclaims(round_, unit)
         else:
             for placement in unit:
                 if not placement.job.admitted:
@@ -258,7 +261,13 @@ def _place(state: ClusterState, planner: Planner, now_ms: int, round_: _Round, e
     return len(implied)
 
 
-def _add_stops(round_: _Round, eviction: Eviction) -> None:
+def _add_reclaims(round_: _Round, reclaim: Reclaim) -> None:
+    for run in reclaim.runs:
+        fields = {"run": run.seq, "reason": REASON, "detail": reclaim.detail}
+        round_.add(subjects.assign(run.node), StopOrdered, **fields)
+
+
+def _add_evictions(round_: _Round, eviction: Eviction) -> None:
     for victim in eviction.victims:
         round_.add(
             subjects.assign(eviction.node),

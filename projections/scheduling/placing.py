@@ -3,15 +3,17 @@
 What can't be placed once can't be placed again in the round, as commits only take: so a class is
 left at its first refusal, and a round costs what it places plus one look per class, however many
 jobs wait. Behind a reservation shorter jobs of a class may still fit; there a round looks at a
-bounded number of jobs.
+bounded number of jobs. Jobs that would take their tenant over what it owns come last, when all others
+had their turn and owners were promised what is lent: nobody borrows what its owner waits for.
 
-What comes out are units that belong into one round: a placement, all those of a gang, or an eviction.
+What comes out are units that belong into one round: a placement, all those of a gang, an eviction, or
+what is given back to an owner.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
 from typing import Literal
@@ -25,10 +27,12 @@ from eventsched.projections.scheduling.gang import fits_together, waiting_member
 from eventsched.projections.scheduling.order import Key, Moment, standing
 from eventsched.projections.scheduling.planner import Class, Planner
 from eventsched.projections.scheduling.preempting import Eviction, Preemption
+from eventsched.projections.scheduling.quota import BORROWS, LENT_OUT
+from eventsched.projections.scheduling.reclaiming import Reclaim, reclaims
 
 _Head = tuple[Key, str, int, Class]
 """The next job of a class: its rank, its key, where in the queue it stands."""
-Unit = tuple[Placement, ...] | Eviction
+Unit = tuple[Placement, ...] | Eviction | Reclaim
 Fits = Callable[[Job, int], bool]
 """Whether so many messages about a job still fit into the round."""
 Units = Generator[Unit, None, Literal["placed", "refused", "round_full"]]
@@ -42,7 +46,11 @@ def place(state: ClusterState, planner: Planner, now_ms: int, skip: dict[str, No
 
     skip: keys that end in this very round.
     """
-    return Placing(state, planner, now_ms, skip, fits).run()
+    placing = Placing(state, planner, now_ms, skip, fits)
+    try:
+        return (yield from placing.run())
+    finally:
+        planner.renewal_ms = placing.renewal_ms
 
 
 class Placing:
@@ -58,8 +66,8 @@ class Placing:
         self._now_ms = now_ms
         self._seen = dict(skip)
         self._fits = fits
-        self._chooser = Chooser(state, planner.fleet, planner.usage, planner.policy)
-        self._moment = Moment(now_ms, self._chooser.shares, planner.policy.aging_ms)
+        self._chooser = Chooser(state, planner.fleet, planner.usage, planner.policy, now_ms)
+        self._moment = Moment(now_ms, self._chooser.quotas.shares, planner.policy.aging_ms)
         self._outlook = Outlook(state, planner.fleet, now_ms)
         self._looks_ahead = bool(self._policy.reservations or self._policy.preempt or planner.promised)
         self._preemption: Preemption | None = None
@@ -67,13 +75,22 @@ class Placing:
         self._stuck: dict[Class, None] = {}
         self._over: dict[Class, None] = {}
         self._too_long: dict[Class, int] = {}
+        self._placed: dict[str, int] = {}
+        self._borrowing: dict[Class, None] = {}
+        self._lent_out: dict[Class, None] = {}
         self._looks_left = self._policy.looks if self._policy.reservations else NEVER
         self.reserved: dict[str, Reservation] = {}
         self.behind: dict[str, Reservation] = {}
 
+    @property
+    def renewal_ms(self) -> int:
+        """When money comes again for jobs that wait for it; 0 = none does."""
+        return self._chooser.quotas.renewal_ms
+
     def run(self) -> Units:
-        """Promised places first, then, in a round that sweeps, the oldest, then all in order."""
-        for one in (self._promised, self._sweep, self._in_order):
+        """Promised places first, then, in a round that sweeps, the oldest, then all in order; at last what
+        owners want back, and what others may borrow."""
+        for one in (self._promised, self._sweep, self._in_order, self._reclaims, self._borrowers):
             if (yield from one()) == "round_full":
                 return "round_full"
         return "placed"
@@ -113,8 +130,11 @@ class Placing:
         return "placed"
 
     def _in_order(self) -> Units:
+        return (yield from self._merge(self._planner.queues))
+
+    def _merge(self, classes: Iterable[Class]) -> Units:
         order = self._policy.order
-        heads = [self._head(alike, queue.start) for alike, queue in self._planner.queues.items()]
+        heads = [self._head(alike, self._planner.queues[alike].start) for alike in classes]
         heapq.heapify(heads)
         while heads and self._looks_left > 0:
             rank, key, index, alike = heads[0]
@@ -125,13 +145,45 @@ class Placing:
             if order.moving and order.rank(self._moment, job) > rank:  # its tenant got something meanwhile
                 heapq.heapreplace(heads, self._head(alike, index))
                 continue
-            if key not in self._seen and (yield from self._try(job, alike)) == "round_full":
-                return "round_full"
+            if key not in self._seen:
+                fate = yield from self._try(job, alike)
+                if fate == "round_full":
+                    return "round_full"
+                if fate == "placed":
+                    self._seen[key] = None
             if index + 1 < len(self._planner.queues[alike].items):
                 heapq.heapreplace(heads, self._head(alike, index + 1))
             else:
                 heapq.heappop(heads)
         return "placed"
+
+    def _reclaims(self) -> Units:
+        """What is to be given back to the owners that wait for it. Gangs wait until it comes back by itself."""
+        classes = [alike for alike in self._lent_out if not alike.gang]
+        if classes:
+            heads = sorted(self._head(alike, self._planner.queues[alike].start) for alike in classes)
+            waiting = [(alike.need, self._rest(alike)) for _, _, _, alike in heads]
+            for one in reclaims(self._state, self._chooser.quotas, self._chooser.trial, waiting):
+                if one.runs and not self._fits(one.job, len(one.runs)):
+                    return "round_full"
+                yield one
+        return "placed"
+
+    def _rest(self, alike: Class) -> Iterator[Job]:
+        """The jobs of a class that wait, each as often as it has members that do."""
+        queue = self._planner.queues[alike]
+        for _, key in islice(queue.items, queue.start, None):
+            if key not in self._seen:
+                job = self._state.jobs[key]
+                for _ in islice(_members(job), self._placed.get(key, 0), None):
+                    yield job
+
+    def _borrowers(self) -> Units:
+        """Those that would hold more than they own, now that all others had their turn."""
+        self._chooser.borrow = True
+        for alike in self._borrowing:
+            self._over.pop(alike, None)
+        return (yield from self._merge(self._borrowing))
 
     def _head(self, alike: Class, index: int) -> _Head:
         key = self._planner.queues[alike].items[index][1]
@@ -155,10 +207,11 @@ class Placing:
         """All of a job that fits: itself, the members of an array, or a whole gang."""
         if alike.gang:
             return (yield from self._try_gang(job, alike))
-        for member in _members(job):
+        for member in islice(_members(job), self._placed.get(job.key, 0), None):
             placement = self._choose(job, member, alike)
             if placement is None:
                 return (yield from self._refused(job, alike))
+            self._placed[job.key] = self._placed.get(job.key, 0) + 1
             yield (placement,)
         return "placed"
 
@@ -188,7 +241,7 @@ class Placing:
             if placement is None:
                 self._chooser.restore(saved[0])
                 self._outlook.restore(saved[1])
-                self._moment = replace(self._moment, shares=self._chooser.shares)
+                self._moment = replace(self._moment, shares=self._chooser.quotas.shares)
                 if self._chooser.refused == "room" and self._outlook.until(NEVER):
                     self._chooser.refused = "later"
                 return (yield from self._refused(job, alike))
@@ -204,6 +257,9 @@ class Placing:
         why = self._chooser.refused
         if why == "quota":
             self._over[alike] = None
+            refusal = self._chooser.refusal
+            if refusal is not None and refusal.cause in (BORROWS, LENT_OUT):
+                (self._borrowing if refusal.cause == BORROWS else self._lent_out)[alike] = None
             return "refused"
         if why == "later":
             self._note_behind(job, alike)
@@ -217,7 +273,8 @@ class Placing:
                     yield eviction
                     return "placed"
         if self._may_reserve() and not self._outlook.is_promised(job.key):
-            made = self._outlook.reserve(self._chooser.trial, job, alike.need, max(1, alike.gang))
+            count, exact = max(1, alike.gang), self._policy.reservations == 1
+            made = self._outlook.reserve(self._chooser.trial, job, alike.need, count, exact)
             if made is None:
                 self._over[alike] = None  # it will never fit, and none like it
             else:
@@ -239,7 +296,7 @@ class Placing:
             fleet, most = self._planner.fleet, self._policy.preempt_max
             self._preemption = Preemption(self._state, fleet, self._now_ms, most)
         soon = self._outlook.soon(self._chooser.trial)
-        eviction = self._preemption.find(job, alike.need, soon, self._chooser.shares)
+        eviction = self._preemption.find(job, alike.need, soon, self._chooser.quotas)
         if eviction is None:
             self._unmoved[alike] = None
             return None

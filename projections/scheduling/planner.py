@@ -83,6 +83,7 @@ class Planner:
         self.timeouts: list[tuple[int, str]] = []
         self.timed: dict[str, int] = {}
         """Waiting jobs with a queue_timeout, each with its deadline; `timeouts` holds these, and some long gone."""
+        self.renewal_ms = 0
         self.faults: dict[str, list[Problem]] = {}
         self.promised: dict[str, None] = {}
         self.by_age = ClassQueue()
@@ -206,9 +207,12 @@ class Planner:
         return found
 
     def next_due_ms(self, state: ClusterState) -> int | None:
-        """When time alone next changes something: a backoff, a queue time-out, a drain's deadline."""
+        """When time alone next changes something: a backoff, a queue time-out, a drain's deadline, or money
+        that comes again for jobs the last round refused for want of it."""
         due = [heap[0][0] for heap in (self.delayed, self.timeouts) if heap]
         due += [state.nodes[name].drain_at_ms for name in self.draining if state.nodes[name].drain_at_ms]
+        if self.renewal_ms:
+            due.append(self.renewal_ms)
         return min(due, default=None)
 
 

@@ -24,7 +24,7 @@ INTEGERS: dict[str, tuple[int, int, int]] = {
     "aging_ms": (60_000, 1, 2**40),
     "seed": (0, 0, 2**53),
     "sweep_every": (0, 0, 2**31),
-    "reservations": (100, 1, 10_000),
+    "reservations": (50, 1, 10_000),
     "backfill_looks": (1_000, 1, 1_000_000),
     "preempt": (0, 0, 1),
     "preempt_max": (10, 1, 10_000),

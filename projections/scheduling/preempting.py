@@ -19,8 +19,7 @@ from eventsched.projections.scheduling.filters import feasible
 from eventsched.projections.scheduling.fleet import Fleet, Held, Trial
 from eventsched.projections.scheduling.needs import Need
 from eventsched.projections.scheduling.order import Key, standing, width
-from eventsched.projections.scheduling.quota import limits_of, model_refusal
-from eventsched.projections.scheduling.usage import Shares
+from eventsched.projections.scheduling.quota import Quotas
 
 ROWS_MAX = 128
 """Nodes looked at closely for one job."""
@@ -70,7 +69,7 @@ class Preemption:
         for victims in self._rows.values():
             victims.sort()
 
-    def find(self, job: Job, need: Need, soon: Trial, shares: Shares) -> Eviction | None:
+    def find(self, job: Job, need: Need, soon: Trial, quotas: Quotas) -> Eviction | None:
         """Who gives way to `job`; None when nobody may, or nobody needs to.
 
         soon: the fleet as it is when what is being stopped is gone and what is promised is taken.
@@ -87,7 +86,7 @@ class Preemption:
         best: tuple[tuple[int | Key, ...], int, tuple[Victim, ...]] | None = None
         for row in islice(rows, ROWS_MAX):
             chosen = self._fewest(soon, row, need, lower[row])
-            if chosen and self._may_have(job, need, _without(soon, row, chosen), row, shares):
+            if chosen and self._may_have(job, need, _without(soon, row, chosen), row, quotas):
                 cost = (_cost(chosen), row, chosen)
                 best = cost if best is None else min(best, cost)
         if best is None:
@@ -127,13 +126,12 @@ class Preemption:
                 chosen.remove(victim)
         return tuple(chosen)
 
-    def _may_have(self, job: Job, need: Need, trial: Trial, row: int, shares: Shares) -> bool:
+    def _may_have(self, job: Job, need: Need, trial: Trial, row: int, quotas: Quotas) -> bool:
         """Whether the quota allows the devices it would get."""
-        limits = limits_of(self._state, job.tenant)
-        if limits is None or not limits.gpu_models or not need.gpus:
+        if not need.gpus or not quotas.minds_models(job.tenant):
             return True
         models = tuple(gpu.model for gpu in trial.devices(row, need))
-        return model_refusal(limits, shares, job.tenant, models) is None
+        return quotas.model_refusal(job.tenant, need, models) is None
 
 
 def _without(soon: Trial, row: int, victims: tuple[Victim, ...]) -> Trial:

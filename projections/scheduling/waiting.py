@@ -9,13 +9,17 @@ import numpy as np
 
 from eventsched.projections.cluster.gangs import unit_of
 from eventsched.projections.cluster.state import TERMINAL, ClusterState, Job
+from eventsched.projections.cluster.tenants import limits_of
 from eventsched.projections.scheduling.filters import feasible, filters_for
 from eventsched.projections.scheduling.fleet import Fleet, Trial
 from eventsched.projections.scheduling.gang import gang_may_start, how_many_fit, members_to_start
 from eventsched.projections.scheduling.needs import Need, need_of
-from eventsched.projections.scheduling.quota import Refusal, limits_of, model_refusal, refusal
-from eventsched.projections.scheduling.usage import CPU, GPUS, MEMORY, RUNS, Shares, Usage
-from eventsched.units import format_bytes, format_cpus
+from eventsched.projections.scheduling.quota import BUDGET, LENT_OUT, POOL, Quotas, Refusal, mildest
+from eventsched.projections.scheduling.usage import CPU, GPUS, MEMORY, RUNS, Usage
+from eventsched.units import format_bytes, format_cpus, format_money, format_ms
+
+_NOT_FOR_ROOM = ("quota", "budget", "lent_out", "held", "no_nodes", "too_big")
+"""What no reservation helps against."""
 
 
 class Why(NamedTuple):
@@ -48,14 +52,18 @@ def why_waiting(
         return Why("dependency", f"waits for {', '.join(parents[:3])}" + (" …" if len(parents) > 3 else ""))
     if job.not_before_ms > now_ms:
         return Why("backoff", f"tries again in {job.not_before_ms - now_ms} ms after: {job.reason or 'failure'}")
-    need, unit = need_of(job), unit_of(state, job)
     if job.promised:
         return _why_promised(state, job)
+    need, unit = need_of(job), unit_of(state, job)
+    quotas = Quotas(state, usage, now_ms)
     if unit.spec.gang and unit.array is not None:
-        why = _why_gang(state, fleet, usage, unit)
+        why = _why_gang(state, fleet, quotas, unit, now_ms)
     else:
-        why = _why_quota(state, usage, job.tenant, need) or _why_no_node(state, fleet, usage, job.tenant, need)
-    return why if why.code in ("quota", "held", "no_nodes", "too_big") else forecast().get(unit.key, why)
+        refused = quotas.refusal(job.tenant, need)
+        if refused is not None:
+            return _why_refused(state, job.tenant, refused, now_ms)
+        why = _why_no_node(state, fleet, quotas, job.tenant, need, now_ms)
+    return why if why.code in _NOT_FOR_ROOM else forecast().get(unit.key, why)
 
 
 def _why_promised(state: ClusterState, job: Job) -> Why:
@@ -64,7 +72,7 @@ def _why_promised(state: ClusterState, job: Job) -> Why:
     return Why("promised", f"{stopping} runs on {node.node_id} are being stopped for it")
 
 
-def _why_gang(state: ClusterState, fleet: Fleet, usage: Usage, gang: Job) -> Why:
+def _why_gang(state: ClusterState, fleet: Fleet, quotas: Quotas, gang: Job, now_ms: int) -> Why:
     """Of a gang, or of its member: all wait for the same."""
     need, trial = need_of(gang), Trial(fleet)
     if gang.array is None or gang.array.open or gang.array.fate is not None:
@@ -72,60 +80,73 @@ def _why_gang(state: ClusterState, fleet: Fleet, usage: Usage, gang: Job) -> Why
     if not gang_may_start(state, gang):
         return Why("held", "a member is held: release it with `eventsched release`")
     count = members_to_start(gang)
-    limits, shares = limits_of(state, gang.tenant), Shares(usage, {})
+    trying = quotas.copy()
     for fit in range(count):
-        refused = refusal(limits, shares, gang.tenant, need)
+        refused = trying.refusal(gang.tenant, need)
         if refused is not None:
-            return Why("quota", f"{fit} of {count} members: {_refused(state, gang.tenant, refused)}")
-        shares.take(gang.tenant, need, ())
+            why = _why_refused(state, gang.tenant, refused, now_ms)
+            return Why(why.code, f"{fit} of {count} members: {why.detail}")
+        trying.take(gang.tenant, need, ())
     fit = how_many_fit(trial, need, count)
     if fit == count:
         return Why("turn", "it fits; it starts with the next round")
     if not fit:
-        return _why_no_node(state, fleet, usage, gang.tenant, need)
+        return _why_no_node(state, fleet, quotas, gang.tenant, need, now_ms)
     return Why("gang_forming", f"{fit} of {count} members fit")
 
 
-def _why_quota(state: ClusterState, usage: Usage, tenant: str, need: Need) -> Why | None:
-    refused = refusal(limits_of(state, tenant), Shares(usage, {}), tenant, need)
-    return None if refused is None else Why("quota", _refused(state, tenant, refused))
-
-
-def _refused(state: ClusterState, tenant: str, refused: Refusal) -> str:
+def _why_refused(state: ClusterState, tenant: str, refused: Refusal, now_ms: int) -> Why:
+    limits = limits_of(state, tenant)
+    if limits is None:
+        return Why("quota", f"tenant {tenant} has no quota, and this cluster gives nothing without one")
+    if refused.cause == BUDGET:
+        spent = f"tenant {tenant} has spent {format_money(refused.held)} of {format_money(refused.limit)}"
+        until = f"; the next period begins in {format_ms(refused.until_ms - now_ms)}" if refused.until_ms else ""
+        return Why("budget", spent + until)
     whose = f"tenant {tenant}" if tenant in state.tenants else f"tenant {tenant} (limits of *)"
-    numbers = [_amount(refused.kind, number) for number in (refused.asked, refused.held, refused.limit)]
-    return f"asks {numbers[0]} {_kind(refused.kind)}; {whose} holds {numbers[1]} of {numbers[2]}"
+    asked, held, limit = (_amount(refused.kind, number) for number in (refused.asked, refused.held, refused.limit))
+    text = f"asks {asked} {_kind(refused.kind)}; {whose} holds {held} of {limit}"
+    if refused.cause == LENT_OUT:
+        return Why("lent_out", f"{text}; more than they own hold: {', '.join(refused.borrowers) or 'nobody'}")
+    if refused.cause == POOL:
+        text += f", and cohort {limits.cohort} has no more to lend"
+    return Why("quota", text)
 
 
 def _kind(kind: str) -> str:
-    return {RUNS: "run", CPU: "cpus", MEMORY: "of memory", GPUS: "GPUs"}.get(kind) or kind.removeprefix("gpu:").upper()
+    names = {RUNS: "run", CPU: "cpus", MEMORY: "of memory", GPUS: "GPUs"}
+    return names.get(kind) or kind.removeprefix(f"{GPUS}:").upper()
 
 
 def _amount(kind: str, number: int) -> str:
-    return format_cpus(number) if kind == CPU else format_bytes(number) if kind == MEMORY else str(number)
+    if kind == MEMORY:
+        return format_bytes(number)
+    return str(number) if kind == RUNS else format_cpus(number)
 
 
-def _why_models(state: ClusterState, trial: Trial, usage: Usage, tenant: str, need: Need) -> Why | None:
+def _models_refused(trial: Trial, quotas: Quotas, tenant: str, need: Need) -> Refusal | None:
     """The tenant may have none of the devices that are free, by their models."""
-    limits = limits_of(state, tenant)
-    if limits is None or not limits.gpu_models or not need.gpus:
+    if not (need.gpus or need.gpu_millis) or not quotas.minds_models(tenant):
         return None
-    refused = None
+    refusals = []
     for row in np.flatnonzero(feasible(trial, need)):
         models = tuple(gpu.model for gpu in trial.devices(int(row), need))
-        refused = model_refusal(limits, Shares(usage, {}), tenant, models)
+        refused = quotas.model_refusal(tenant, need, models)
         if refused is None:
             return None
-    return None if refused is None else Why("quota", _refused(state, tenant, refused))
+        refusals.append(refused)
+    return mildest(refusals)
 
 
-def _why_no_node(state: ClusterState, fleet: Fleet, usage: Usage, tenant: str, need: Need) -> Why:
+def _why_no_node(state: ClusterState, fleet: Fleet, quotas: Quotas, tenant: str, need: Need, now_ms: int) -> Why:
     trial = Trial(fleet)
     if not len(fleet.names):
         return Why("no_nodes", "no node has joined")
     if feasible(trial, need).any():
-        models = _why_models(state, trial, usage, tenant, need)
-        return models or Why("turn", "it fits; it starts with the next round")
+        refused = _models_refused(trial, quotas, tenant, need)
+        if refused is not None:
+            return _why_refused(state, tenant, refused, now_ms)
+        return Why("turn", "it fits; it starts with the next round")
     alive = fleet.usable
     if not alive.any():
         return Why("no_nodes", f"none of {len(fleet.names)} nodes can take work (lost, left, suspect or cordoned)")
