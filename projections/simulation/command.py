@@ -212,8 +212,10 @@ def replay_file(path: Path, /, *, output: Output = "table") -> int:
         print_json(answer)
     else:
         print(f"{found.digest}  after {found.events} events")
-        same = found.rounds - len(found.different)
+        same = found.rounds - len(found.differing)
         print(f"{same} of {found.rounds} rounds are decided the same again")
-        if found.different:
-            print("different: " + ", ".join(map(str, found.different[:20])))
-    return 1 if found.different else 0
+        if found.differing:
+            print("otherwise: " + ", ".join(map(str, found.differing[:20])))
+        if found.unknown:
+            print(f"{found.unknown} rounds are of policies this build does not have")
+    return 1 if found.differing else 0

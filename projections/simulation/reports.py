@@ -75,7 +75,7 @@ def _cell(metrics: dict[str, Any], name: str) -> str:
 
 def _number(value: float) -> str:
     if value == int(value):
-        return str(int(value))
+        return f"{int(value):,}"
     return f"{value:.3g}" if abs(value) < 1 else f"{value:,.2f}" if abs(value) < 1_000 else f"{value:,.0f}"
 
 

@@ -15,14 +15,13 @@ from msgspec import Struct
 
 from eventsched import codec
 from eventsched.errors import InvalidSpec
+from eventsched.log.port import Entry
 from eventsched.projections.cluster.digest import digest
 from eventsched.projections.cluster.evolve import evolve
 from eventsched.projections.cluster.state import ClusterState
-from eventsched.projections.scheduling.decide import decide
-from eventsched.projections.scheduling.planner import Planner
+from eventsched.projections.redeciding import redecide
 from eventsched.projections.simulation.readers.source import Source
 from eventsched.recorded import Recorded
-from eventsched.wire import Decision
 
 
 class Line(Struct):
@@ -57,8 +56,8 @@ class LogFile:
         self._file.close()
 
 
-def read_log(path: Path) -> Iterator[Recorded]:
-    """The events of a file, gz or not; raises InvalidSpec naming the line."""
+def read_log(path: Path) -> Iterator[Entry]:
+    """The messages of a file, gz or not; raises InvalidSpec naming the line."""
     source, expected = Source(path), 1
     for place, text in source.lines():
         try:
@@ -68,34 +67,29 @@ def read_log(path: Path) -> Iterator[Recorded]:
         if line.seq != expected:
             raise source.fatal(f"{place}: sequence {line.seq}, where {expected} belongs", "is the file complete?")
         expected += 1
-        yield Recorded(line.seq, line.at_ms, line.subject, codec.decode(line.subject, line.payload.encode()))
+        yield Entry(line.seq, line.at_ms, line.subject, line.payload.encode())
+    if expected == 1:
+        raise source.fatal("no event in it", "a log begins with cluster.created")
 
 
 class Verified(Struct):
-    """What a log folds to. rounds: how many were decided again; different: those that came out otherwise."""
+    """What a log folds to. rounds: how many were decided again; differing: those that came out otherwise;
+    unknown: how many are of policies this build does not have."""
 
     events: int
     digest: str
     rounds: int
-    different: list[int]
+    differing: list[int]
+    unknown: int
     anomalies: dict[str, int]
 
 
 def verify(path: Path) -> Verified:
     """Fold a log from its start, and decide each of its rounds again on the state before it."""
-    state, expected, different, rounds = ClusterState(), [], [], 0
-    planner: Planner | None = None
-    for recorded in read_log(path):
-        event = recorded.event
-        if isinstance(event, Decision) and event.round and event.index == 0:
-            planner = planner or Planner(state)
-            rounds += 1
-            expected = [(one.subject, codec.encode(one.event)) for one in decide(state, event.now_ms, planner)][::-1]
-            if len(expected) != event.count:
-                different.append(event.round)
-                expected = []
-        if isinstance(event, Decision) and expected and expected.pop() != (recorded.subject, codec.encode(event)):
-            different.append(event.round)
-            expected = []
-        evolve(state, recorded)
-    return Verified(state.seq, digest(state), rounds, different, state.anomalies)
+    entries, state = list(read_log(path)), ClusterState()
+    for seq, at_ms, subject, payload in entries:
+        evolve(state, Recorded(seq, at_ms, subject, codec.decode(subject, payload)))
+        state.changes.forget_touched()
+        state.changes.ended.clear()
+    found = redecide(entries)
+    return Verified(state.seq, digest(state), found.rounds, found.differing, found.unknown, state.anomalies)

@@ -5,15 +5,24 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
+import shlex
 from pathlib import Path
 
 import pytest
+
+from eventsched.projections.simulation.reading import JOBS, NODES
 
 from .terminal import Terminal
 
 DATA = Path(__file__).parents[1] / "data"
 S0 = ("--nodes", str(DATA / "s0/nodes.json"), "--jobs", str(DATA / "s0/jobs.json"))
+HELP_ONLY = ("--help", "--version")
 PHILLY = ("--nodes", "6", "--jobs", str(DATA / "philly/philly-2017-10-02.csv.gz"), "--first", "60")
+
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "deploy/docs/simulation.md").read_text()
 
 
 @pytest.fixture
@@ -26,6 +35,20 @@ def test_batsim_as_the_docs_have_it(terminal: Terminal) -> None:
     found = terminal.run("simulate", "--nodes", "32", "--jobs", trace, "--policy", "backfill", "-o", "json").json
     assert found["backfill"]["makespan_s"] == pytest.approx(16_088.51, abs=0.005)
     assert found["backfill"]["wait_mean_s"] <= 9.52
+
+
+def test_the_table_of_the_page_comes_out_of_its_command() -> None:
+    command, table = re.findall(r"```sh\n(eventsched simulate [^\n]*)\n```\n\n```text\n(.*?)```", PAGE, re.DOTALL)[0]
+    out = Terminal(ROOT).run(*shlex.split(command)[1:], timeout=170).out
+    assert [line.rstrip() for line in out.splitlines()] == table.splitlines(), f"run it again: {command}"
+
+
+def test_the_page_names_every_format_and_option(terminal: Terminal) -> None:
+    for formats in (JOBS, NODES):
+        assert all(f"`{one.name}`" in PAGE for one in formats)
+    options = re.findall(r"--[a-z-]+", terminal.run("simulate", "--help").out)
+    assert "--skip-bad-rows" in options
+    assert [name for name in options if name not in (*HELP_ONLY, "--output") and name not in PAGE] == []
 
 
 def test_jobs_of_the_cost_aware_scheduler_with_their_stories(terminal: Terminal) -> None:
@@ -67,7 +90,7 @@ def test_a_log_replays_and_verifies(terminal: Terminal) -> None:
     terminal.run("simulate", *PHILLY, "--policy", "drf", "--log", "out.jsonl")
     found = terminal.run("replay", "file", "out.jsonl", "-o", "json").json
     lines = (terminal.directory / "out.jsonl").read_text().splitlines()
-    assert (found["events"], found["different"]) == (len(lines), [])
+    assert (found["events"], found["differing"]) == (len(lines), [])
     assert "ev.admin.cluster_created" in lines[0]
     lines[-1] = lines[-1].replace('"exited', '"stopped').replace("exited", "stopped")
     (terminal.directory / "other.jsonl").write_text("\n".join(lines))

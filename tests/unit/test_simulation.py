@@ -201,7 +201,7 @@ def test_a_simulated_log_is_a_real_log(tmp_path: Path, policy: str) -> None:
     sink.close()
     found = verify(path)
     assert (found.digest, found.events) == (digest(simulation.state), simulation.state.seq)
-    assert found.different == []
+    assert found.differing == []
     assert found.rounds == simulation.state.rounds > 10
     assert found.anomalies == {}
 
@@ -216,7 +216,7 @@ def test_verifying_finds_a_round_that_was_tampered_with(tmp_path: Path) -> None:
     index = next(index for index, line in enumerate(lines) if "run.assigned" in line)
     lines[index] = lines[index].replace('\\"feasible\\":', '\\"feasible\\":1')
     path.write_text("\n".join(lines))
-    assert len(verify(path).different) == 1
+    assert len(verify(path).differing) == 1
     path.write_text("\n".join(lines[:5] + lines[6:]))
     with pytest.raises(InvalidSpec, match="sequence 7, where 6 belongs"):
         list(read_log(path))
