@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,6 +13,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from cyclopts import Parameter
 
+from eventsched.cli import tables
 from eventsched.cli.common import BIG, Output, number, pairs, print_json
 from eventsched.errors import InvalidSpec, UsageError
 from eventsched.projections.cluster.state import PolicyChoice
@@ -29,10 +31,65 @@ NOTES_SHOWN = 10
 NODES_MAX = 100_000
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Inputs:
+    """What is played."""
+
+    nodes: Annotated[str, Parameter(help="a file of nodes, or how many")]
+    jobs: Annotated[Path, Parameter(help="a file of jobs, in any format that is known; may be gz")]
+    shape: Annotated[str, Parameter(help="what each of so many nodes has: cpus=8,memory=64G,gpus=V100:4")] = ""
+    format: Annotated[str, Parameter(help="the jobs' format, instead of looking at the file")] = ""
+    throughputs: Annotated[Path | None, Parameter(help="Gavel's table of measured throughputs")] = None
+    first: Annotated[int, number(0, BIG), Parameter(help="only so many jobs, the earliest; 0 = all")] = 0
+    skip_bad_rows: Annotated[bool, Parameter(help="leave out faulty rows and go on")] = False
+
+    def read(self) -> Workload:
+        """The workload; notes go to stderr."""
+        workload = read_workload(
+            self.jobs,
+            _nodes(self.nodes),
+            shape=parse_shape(self.shape) if self.shape else None,
+            format_name=self.format,
+            beside=self.throughputs,
+            skip=self.skip_bad_rows,
+        )
+        if self.first:
+            workload.jobs = workload.jobs[: self.first]
+        _tell(workload)
+        return workload
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Chances:
+    """What may happen to machines."""
+
+    spot_rate: Annotated[
+        str, Parameter(help="chance that a spot node is taken away within an hour, e.g. 5%; else as the nodes say")
+    ] = ""
+    spot_away: Annotated[str, Parameter(help="how long it stays away")] = "10m"
+    checkpoints: Annotated[bool, Parameter(help="a stopped run goes on where it was")] = False
+
+    def options(self) -> Options:
+        """As the engine takes them."""
+        away_ms = max(1, parse_duration_ms(self.spot_away, "--spot-away"))
+        return Options(checkpoints=self.checkpoints, spot_ppm_per_h=_rate(self.spot_rate), away_ms=away_ms)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Looping:
+    """The continuous view."""
+
+    loop: Annotated[bool, Parameter(help="go on and on, printing each action")] = False
+    rounds: Annotated[int, number(0, BIG), Parameter(help="with --loop: stop after so many rounds")] = 0
+    speed: Annotated[str, Parameter(help="with --loop: so many times as fast as real time; 0 = no waiting")] = "1"
+
+
 def simulate(
     *,
-    nodes: Annotated[str, Parameter(help="a file of nodes, or how many")],
-    jobs: Annotated[Path, Parameter(help="a file of jobs, in any format that is known; may be gz")],
+    inputs: Inputs,
     policy: Annotated[
         tuple[str, ...], Parameter(help="a policy, or stages written out (order=drf,score=spread); may be repeated")
     ] = (),
@@ -42,17 +99,8 @@ def simulate(
     csv: Annotated[bool, Parameter(help="print CSV, a line for each policy and seed")] = False,
     jobs_detail: Annotated[bool, Parameter(help="with -o json: every job's state, node and times")] = False,
     log: Annotated[Path | None, Parameter(help="write the simulated log; for one policy and seed")] = None,
-    shape: Annotated[str, Parameter(help="what each of so many nodes has: cpus=8,memory=64G,gpus=V100:4")] = "",
-    format: Annotated[str, Parameter(help="the jobs' format, instead of looking at the file")] = "",  # noqa: A002
-    throughputs: Annotated[Path | None, Parameter(help="Gavel's table of measured throughputs")] = None,
-    first: Annotated[int, number(0, BIG), Parameter(help="only so many jobs, the earliest; 0 = all")] = 0,
-    skip_bad_rows: Annotated[bool, Parameter(help="leave out faulty rows and go on")] = False,
-    spot_rate: Annotated[str, Parameter(help="chance that a spot node is taken away within an hour, e.g. 5%")] = "",
-    spot_away: Annotated[str, Parameter(help="how long it stays away")] = "10m",
-    checkpoints: Annotated[bool, Parameter(help="a stopped run goes on where it was")] = False,
-    loop: Annotated[bool, Parameter(help="go on and on, printing each action")] = False,
-    rounds: Annotated[int, number(0, BIG), Parameter(help="with --loop: stop after so many rounds")] = 0,
-    speed: Annotated[str, Parameter(help="with --loop: so many times as fast as real time; 0 = no waiting")] = "1",
+    chances: Chances = Chances(),
+    looping: Looping = Looping(),
 ) -> int:
     """Play a workload in virtual time under one policy or several, and compare them.
 
@@ -63,42 +111,25 @@ def simulate(
     policies = tuple(dict.fromkeys(policy)) or (PolicyChoice().name,)
     for one in policies:
         parse_policy(one)
-    pace = _speed(speed)
-    options = Options(checkpoints=checkpoints, spot_ppm_per_h=_rate(spot_rate), away_ms=_duration(spot_away))
-    if log is not None and (len(policies) > 1 or seeds > 1 or loop):
+    if log is not None and (len(policies) > 1 or seeds > 1 or looping.loop):
         raise UsageError("--log: a log is of one policy and one seed", "give one --policy, without --seeds and --loop")
-    workload = read_workload(
-        jobs,
-        _nodes(nodes),
-        shape=parse_shape(shape) if shape else None,
-        format_name=format,
-        beside=throughputs,
-        skip=skip_bad_rows,
-    )
-    if first:
-        workload.jobs = workload.jobs[:first]
-    _tell(workload)
-    if loop:
-        return _loop(workload, policies, options, output, rounds, pace)
+    speed, options = _speed(looping.speed), chances.options()
+    workload = inputs.read()
+    if looping.loop:
+        return _loop(workload, policies, options, output, looping.rounds, speed)
     sink = LogFile(log) if log is not None else None
-    try:
-        with _bar() as progress:
-            runs, stories = compare(workload, policies, seeds, options, resample=resample, sink=sink, progress=progress)
-    finally:
-        if sink is not None:
-            sink.close()
+    with _bar() as progress, closing(sink) if sink else nullcontext():
+        runs, stories = compare(workload, policies, seeds, options, resample=resample, sink=sink, progress=progress)
     if csv:
         sys.stdout.write(reports.as_csv(runs))
         return 0
     result = reports.summary(runs)
-    if output == "json":
-        for one in policies if jobs_detail else ():
-            result[one]["jobs"] = stories[one]
-        print_json(result)
-    else:
-        from eventsched.cli import tables
-
+    if output == "table":
         tables.show(reports.table(result))
+        return 0
+    for one in policies if jobs_detail else ():
+        result[one]["jobs"] = stories[one]
+    print_json(result)
     return 0
 
 
@@ -136,10 +167,6 @@ def _rate(text: str) -> int | None:
             f"--spot-rate: {text!r} is not a share of an hour's chances", "write it as 0% to 100%, e.g. 5%"
         )
     return int(Decimal(digits) * 10_000)
-
-
-def _duration(text: str) -> int:
-    return max(1, parse_duration_ms(text, "--spot-away"))
 
 
 def _speed(text: str) -> float:
@@ -188,14 +215,14 @@ def _loop(
 ) -> int:
     if len(policies) > 1:
         raise UsageError("--loop plays one policy", "give one --policy")
-    options = Options(options.seed, options.checkpoints, options.spot_ppm_per_h, options.away_ms, endless=True)
+    endless = replace(options, endless=True)
 
     def show(action: Action) -> None:
         line = msgspec.json.encode(action).decode() if output == "json" else visible(action.text())
         print(line, flush=True)
 
     try:
-        print(Loop(workload, policies[0], options, show, speed=speed).run(rounds), file=sys.stderr)
+        print(Loop(workload, policies[0], endless, show, speed=speed).run(rounds), file=sys.stderr)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
     return 0
