@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from eventsched import subjects
 from eventsched.errors import InvalidSpec
 from eventsched.events import (
+    Admitted,
     ClusterCreated,
     LeaderClaimed,
     NodeLeaving,
@@ -94,7 +95,7 @@ class Simulation:
         self._nodes = {node.node_id: node for node in workload.nodes}
         self._open: dict[int, OpenRun] = {}
         self._left_ms: dict[tuple[str, int], int] = {}
-        self._full_round = False
+        self._dependent = False
         self.submitted = 0
         self._create(workload.nodes, len(workload.jobs))
         self.add(workload.jobs)
@@ -146,6 +147,7 @@ class Simulation:
             self._waiting_for -= kind != HAZARD
             self._happen(kind, what)
         self._rounds()
+        self._dependent = False
         return True
 
     def _advance(self, now_ms: int) -> None:
@@ -180,6 +182,7 @@ class Simulation:
         self.records[key] = Record(job, self.now_ms)
         self.accounts.jobs_in += 1
         self.submitted += 1
+        self._dependent |= bool(job.spec.after_ok or job.spec.after_any)  # not looked at in its first round
         self._put(subjects.job(job.tenant, job.job_id, "submitted"), job.spec)
 
     def _rounds(self, force: bool = False) -> None:
@@ -193,8 +196,8 @@ class Simulation:
                 if order is not None:
                     order()
             self._note_ends()
-            if not force and not self.options.eager and len(proposed) < ROUND_MAX and _only_assigns(proposed):
-                break  # what did not fit in this round does not fit in the next
+            if not force and not self.options.eager and self._nothing_new(proposed):
+                break
         self._note_ends()
 
     def _quiet(self) -> bool:
@@ -204,6 +207,16 @@ class Simulation:
             return False
         planner.sync(state)
         return not (planner.queues or planner.delayed or planner.timeouts)
+
+    def _nothing_new(self, proposed: list[Proposed]) -> bool:
+        """True when a round only placed what fits: what did not fit in it does not fit in the next.
+
+        Unless others may give way: what was placed just now is among them only from the next round on.
+        """
+        if len(proposed) == ROUND_MAX or self.state.unjudged or self._dependent or self.planner.policy.preempt:
+            return False
+        first, *others = (type(one.event) for one in proposed)
+        return first in (Admitted, RunAssigned) and all(kind is RunAssigned for kind in others)
 
     def _fold(self, one: Proposed) -> Callable[[], None] | None:
         """Fold one message of a round; what its agent does then."""
@@ -344,7 +357,3 @@ class Simulation:
 
 def _held(order: RunAssigned) -> tuple[int, int, int]:
     return order.cpu_millis, order.memory_bytes, order.gpu_millis or 1000 * len(order.gpus)
-
-
-def _only_assigns(proposed: list[Proposed]) -> bool:
-    return all(type(one.event) is RunAssigned for one in proposed[1:]) and type(proposed[0].event) is not StopOrdered
