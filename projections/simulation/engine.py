@@ -205,7 +205,8 @@ class Simulation:
         state, planner = self.state, self.planner
         if state.unjudged or state.answers_owed or state.policy_requests or state.stops_owed or state.doomed:
             return False
-        planner.sync(state)
+        if state.changes.jobs:  # nodes alone change nothing while nobody waits
+            planner.sync(state)
         return not (planner.queues or planner.delayed or planner.timeouts)
 
     def _nothing_new(self, proposed: list[Proposed]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 from eventsched.projections.simulation import chance
 
@@ -29,9 +30,10 @@ def jain(values: Sequence[float]) -> float:
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
     """A 95 % interval of the mean, by drawing again from the values (with a fixed counter)."""
-    count = len(values)
-    means = sorted(
-        sum(values[chance.below(count, 95, sample, index)] for index in range(count)) / count
-        for sample in range(RESAMPLES)
-    )
+    means = sorted(sum(values[index] for index in drawn) / len(values) for drawn in _draws(len(values)))
     return nearest_rank(means, 3), nearest_rank(means, 98)
+
+
+@cache
+def _draws(count: int) -> list[list[int]]:
+    return [[chance.below(count, 95, sample, index) for index in range(count)] for sample in range(RESAMPLES)]
