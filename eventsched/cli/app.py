@@ -41,7 +41,7 @@ VERBS: dict[Group, dict[str, str]] = {
     CLUSTER: {
         "stats": "eventsched.cli.reading:stats",
         "events": "eventsched.cli.reading:events",
-        "simulate": "eventsched.projections.simulation.command:simulate",
+        "simulate": "eventsched.projections.simulation.simulating:simulate",
     },
     SERVE: {
         "dev": "eventsched.dev.command:dev",
@@ -73,7 +73,7 @@ PRICES = {
 }
 REPLAYS = {
     "digest": "eventsched.projections.cli:digest",
-    "file": "eventsched.projections.simulation.command:replay_file",
+    "file": "eventsched.projections.simulation.simulating:replay_file",
 }
 
 
