@@ -31,9 +31,11 @@ LOG_WAIT_S = 15.0
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class SpotOptions:
-    """What is to be known of a machine that may be taken away."""
+class Offer:
+    """What the machine costs, whether it may be taken away, and whom it keeps off."""
 
+    taint: Annotated[tuple[str, ...], Parameter(help="keeps off jobs without this toleration; may be repeated")] = ()
+    price: Annotated[str, Parameter(env_var="EVENTSCHED_PRICE", help="what this node costs per hour, e.g. 2.50")] = "0"
     spot: Annotated[
         bool, Parameter(env_var="EVENTSCHED_SPOT", negative=(), help="this machine may be taken away at short notice")
     ] = False
@@ -51,8 +53,8 @@ class SpotOptions:
         str, Parameter(env_var="EVENTSCHED_SPOT_COMMAND", help="the notice is that this command exits with 0")
     ] = ""
 
-    def settings(self) -> SpotSettings:
-        """Checked. Raises InvalidSpec naming the option."""
+    def spot_settings(self) -> SpotSettings:
+        """Raises InvalidSpec naming the option."""
         return SpotSettings(
             self.spot,
             parse_money_micros(self.hazard, "--hazard"),
@@ -71,11 +73,7 @@ async def agent(
         str, Parameter(help="emulated GPUs, e.g. A100:4,H100:2; none = no GPUs; found by NVML by default")
     ] = "",
     label: Annotated[list[str] | None, Parameter(help="NAME=VALUE; may be repeated")] = None,
-    taint: Annotated[
-        list[str] | None, Parameter(help="keeps off jobs without this toleration; may be repeated")
-    ] = None,
-    price: Annotated[str, Parameter(env_var="EVENTSCHED_PRICE", help="what this node costs per hour, e.g. 2.50")] = "0",
-    spot: SpotOptions = SpotOptions(),
+    offer: Offer = Offer(),
     driver: Annotated[list[str] | None, Parameter(help="docker, process, fake, manual; may be repeated")] = None,
     data: Annotated[str, Parameter(help="where the agent keeps its files")] = "",
     heartbeat: Annotated[str, Parameter(env_var="HEARTBEAT_INTERVAL", help="between heartbeats")] = "5s",
@@ -104,9 +102,9 @@ async def agent(
         memory=memory,
         gpus=gpus,
         labels=pairs(label or [], "--label"),
-        taints=tuple(taint or ()),
-        price_micros_per_h=parse_money_micros(price, "--price"),
-        spot=spot.settings(),
+        taints=offer.taint,
+        price_micros_per_h=parse_money_micros(offer.price, "--price"),
+        spot=offer.spot_settings(),
         drivers=tuple(driver or ("docker",)),
         docker=DockerLimits(tuple(allow_volume or ()), allow_host_network),
         heartbeat_ms=parse_duration_ms(_seconds(heartbeat), "--heartbeat"),

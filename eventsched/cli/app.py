@@ -50,6 +50,7 @@ VERBS: dict[Group, dict[str, str]] = {
     },
 }
 BENCHES = {
+    "decide": "eventsched.projections.bench.deciding:deciding",
     "fold": "eventsched.projections.bench.fold:fold",
     "throughput": "eventsched.projections.bench.throughput:throughput",
     "start": "eventsched.projections.bench.start:start",
@@ -71,6 +72,7 @@ PRICES = {
     "show": "eventsched.cli.tenants:price_show",
     "set": "eventsched.cli.tenants:price_set",
 }
+EVALUATIONS = {"placement": "eventsched.projections.simulation.command:placement"}
 REPLAYS = {
     "digest": "eventsched.projections.cli:digest",
     "file": "eventsched.projections.simulation.simulating:replay_file",
@@ -94,6 +96,7 @@ def build(arguments: list[str]) -> App:
         ("tenant", "What tenants may hold and spend, and what they hold.", CLUSTER, TENANTS),
         ("price", "What an hour of a core, memory or a GPU costs.", CLUSTER, PRICES),
         ("replay", "Fold the log again, here and now.", CLUSTER, REPLAYS),
+        ("evaluate", "Recorded workloads through policies, measured as published.", SERVE, EVALUATIONS),
         ("bench", "Measure this machine: each prints one JSON object.", SERVE, BENCHES),
     ):
         sub = App(name=name, help=text, group=group)

@@ -128,7 +128,7 @@ def job_block(view: JobView) -> Table:
         ("state", _state(view.state, f" ({view.run_state})" if view.run_state == "stopping" else "")),
         ("reason", _why(view, explain=True)),
         ("members", _members(view)),
-        ("what", " ".join([view.image, *view.command]).strip() + f"  ({view.driver})"),
+        ("what", f"{' '.join([view.image, *view.command])}  ({view.driver})".strip()),
         ("asks", asked),
         ("node", view.node),
         ("attempt", f"{view.attempt}  (failures {view.failures}, losses {view.losses})" if view.attempt else ""),

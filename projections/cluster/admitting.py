@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from eventsched.ids import job_key
+from eventsched.projections.cluster.demand import count
 from eventsched.projections.cluster.finishing import doom, resolve_parent
 from eventsched.projections.cluster.state import TERMINAL, ArrayState, ClusterState, Job
 
@@ -13,6 +14,7 @@ def admit(state: ClusterState, job: Job) -> None:
     state.unjudged.pop(job.seq, None)
     state.changes.jobs[job.key] = None
     spec = job.spec
+    count(state, spec)
     job.held = job.held or spec.hold
     if spec.array and job.state not in TERMINAL:  # it may have been aborted just before its first assign
         job.array = ArrayState()

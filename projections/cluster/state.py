@@ -256,6 +256,7 @@ class ClusterState:
     stops_owed: runs to be stopped; finishes_owed: manual runs to be ended, with their exit code.
     gone: nodes nothing depends on any more, in the order they became so; the oldest are forgotten.
     answers_owed: nodes whose join awaits its answer; refusals: joins (by sequence) to be refused.
+    demand: accepted GPU jobs counted by kind; typical: the frequent kinds, as adopted last (see `demand.py`).
     finished: ordinal -> key of ended jobs still kept; `finished_total` counts all of them.
     """
 
@@ -297,6 +298,8 @@ class ClusterState:
     gone: dict[str, None] = field(default_factory=dict)
     answers_owed: dict[str, None] = field(default_factory=dict)
     refusals: dict[int, Refusal] = field(default_factory=dict)
+    demand: dict[str, int] = field(default_factory=dict)
+    typical: dict[str, int] = field(default_factory=dict)
     finished: dict[int, str] = field(default_factory=dict)
     finished_total: int = 0
     ended: dict[str, int] = field(default_factory=dict)

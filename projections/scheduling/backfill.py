@@ -17,10 +17,11 @@ import numpy as np
 
 from eventsched.projections.cluster.state import ClusterState, Job, Run
 from eventsched.projections.scheduling.filters import feasible
-from eventsched.projections.scheduling.fleet import Fleet, Held, Ints, Trial
+from eventsched.projections.scheduling.fleet import Fleet, Ints
 from eventsched.projections.scheduling.gang import room
-from eventsched.projections.scheduling.needs import Need
+from eventsched.projections.scheduling.needs import Need, group_of
 from eventsched.projections.scheduling.order import expected_ms
+from eventsched.projections.scheduling.trial import Held, Trial
 
 NEVER = 2**62
 POINTS_MAX = 64
@@ -77,9 +78,11 @@ class Shadow(NamedTuple):
     trial: Trial
 
 
-def held_by(run: Run) -> Held:
+def held_by(state: ClusterState, run: Run) -> Held:
     """What an open run holds."""
-    return Held(run.cpu_millis, run.memory_bytes, run.gpus, run.gpu_millis)
+    job = state.jobs.get(run.key)
+    group = group_of(job) if job is not None and job.run == run.seq else ""
+    return Held(run.cpu_millis, run.memory_bytes, run.gpus, run.gpu_millis, group)
 
 
 def is_stopping(run: Run) -> bool:
@@ -119,7 +122,7 @@ class Outlook:
         """Something starts now on this row."""
         for trial in self.until(end_ms):
             trial.commit(row, need)
-        held = Held(need.cpu_millis, need.memory_bytes, gpus)
+        held = Held(need.cpu_millis, need.memory_bytes, gpus, need.gpu_millis, need.group)
         self._placed.append((Ending(end_ms, row, held), need))
 
     def save(self) -> tuple[Trial | None, list[Shadow], int]:
@@ -140,7 +143,7 @@ class Outlook:
             self._soon = now.copy()
             for run in self._state.runs.values():
                 if is_stopping(run):
-                    self._soon.release(self._fleet.row[run.node], held_by(run))
+                    self._soon.release(self._fleet.row[run.node], held_by(self._state, run))
         return self._soon
 
     def promise(self, key: str, row: int, need: Need, end_ms: int, victims: dict[int, Held]) -> None:
@@ -154,7 +157,7 @@ class Outlook:
             for seq, held in victims.items():
                 if trial is self._soon or self._end_of_run(self._state.runs[seq]) > at_ms:
                     trial.release(row, held)
-            if feasible(trial, need)[row]:
+            if feasible(trial.fleet, need)[row]:
                 trial.commit(row, need)
         if victims:
             self._giving_way |= victims
@@ -173,7 +176,7 @@ class Outlook:
         exact: look at every end, not at points only; for one reservation the price is the same.
         """
         lasts = expected_ms(job.spec) or NEVER
-        ready = feasible(now, need)
+        ready = feasible(now.fleet, need)
         for at_ms, trial, freed in self._times(now, need, count, exact):
             for one in self.reservations:
                 if one.at_ms <= at_ms < one.end_ms:
@@ -193,9 +196,9 @@ class Outlook:
         later = [shadow.trial.copy() for shadow in self.shadows if at_ms < shadow.at_ms < end_ms]
         rows: list[int] = []
         while len(rows) < count:
-            mask = feasible(trial, need)
+            mask = feasible(trial.fleet, need)
             for one in later:
-                mask = mask & feasible(one, need)
+                mask = mask & feasible(one.fleet, need)
             if not mask.any():
                 return None
             row = int(np.argmax(np.where(mask, freed, -2)))
@@ -257,7 +260,7 @@ class Outlook:
     def _make_points(self, now: Trial) -> list[Point]:
         found = [ending for ending, _ in self._placed]
         for run in self._state.runs.values():
-            found.append(Ending(self._end_of_run(run), self._fleet.row[run.node], held_by(run)))
+            found.append(Ending(self._end_of_run(run), self._fleet.row[run.node], held_by(self._state, run)))
         by_time: dict[int, list[Ending]] = {}
         for ending in found:
             if ending.at_ms < NEVER:
@@ -283,7 +286,7 @@ class Outlook:
 
 
 def _has_room(trial: Trial, need: Need, count: int) -> bool:
-    return int(room(trial, need, feasible(trial, need)).sum()) >= count
+    return int(room(trial, need, feasible(trial.fleet, need)).sum()) >= count
 
 
 def _release(trial: Trial, freed: Ints, at_ms: int, endings: list[Ending]) -> None:

@@ -304,9 +304,12 @@ def _add_assign(state: ClusterState, round_: _Round, placement: Placement, spec:
         cpu_millis=need.cpu_millis,
         memory_bytes=need.memory_bytes,
         gpus=placement.gpus,
+        gpu_millis=need.gpu_millis,
         gang_head=gang_head,
         score=placement.score,
+        terms=placement.terms,
         runner_up=placement.runner_up,
+        runner_up_score=placement.runner_up_score,
         feasible=placement.feasible,
         spec=Raw(spec),
     )

@@ -8,8 +8,9 @@ from eventsched import codec
 from eventsched.projections.cluster.arrays import is_unreached, member_key
 from eventsched.projections.cluster.state import ArrayState, ClusterState, Job
 from eventsched.projections.scheduling.filters import feasible
-from eventsched.projections.scheduling.fleet import Ints, Mask, Trial
+from eventsched.projections.scheduling.fleet import Ints, Mask
 from eventsched.projections.scheduling.needs import Need
+from eventsched.projections.scheduling.trial import Trial
 from eventsched.spec import JobSpec, Problem
 
 ROUND_BYTES_MAX = 4 * 1024 * 1024
@@ -55,25 +56,32 @@ def waiting_members(gang: Job) -> list[int]:
 
 def room(trial: Trial, need: Need, mask: Mask) -> Ints:
     """For each row how many runs of this class it could hold at most."""
-    count = np.where(mask, np.maximum(trial.cpu_free, 0) // max(1, need.cpu_millis), 0)
+    fleet = trial.fleet
+    count = np.where(mask, np.maximum(fleet.cpu_free, 0) // max(1, need.cpu_millis), 0)
     if need.memory_bytes:
-        count = np.minimum(count, np.maximum(trial.memory_free, 0) // need.memory_bytes)
+        count = np.minimum(count, np.maximum(fleet.memory_free, 0) // need.memory_bytes)
     if need.gpus:
-        count = np.minimum(count, np.maximum(trial.gpu_free(need.gpu_model), 0) // need.gpus)
+        sets = sum((fleet.full(name) // need.gpus for name in need.names), start=np.zeros_like(count))
+        count = np.minimum(count, sets)
+    if need.gpu_millis:
+        count = np.minimum(count, np.maximum(fleet.gpu_millis, 0) // need.gpu_millis)
+    if need.group:
+        count = np.minimum(count, need.per_node)
     return count
 
 
 def fits_together(trial: Trial, need: Need, count: int) -> bool:
     """False when there is surely no room for `count` runs of this class."""
-    return int(room(trial, need, feasible(trial, need)).sum()) >= count
+    return int(room(trial, need, feasible(trial.fleet, need)).sum()) >= count
 
 
 def how_many_fit(trial: Trial, need: Need, count: int) -> int:
-    """How many runs of this class fit at once, `count` at most; takes them from the trial."""
-    found = 0
-    mask = feasible(trial, need)
+    """How many runs of this class fit at once, `count` at most; the trial is left as it was."""
+    found, mark = 0, trial.mark()
+    mask = feasible(trial.fleet, need)
     while found < count and mask.any():
         trial.commit(int(np.argmax(mask)), need)
         found += 1
-        mask = feasible(trial, need)
+        mask = feasible(trial.fleet, need)
+    trial.undo(mark)
     return found

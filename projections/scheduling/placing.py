@@ -66,10 +66,11 @@ class Placing:
         self._now_ms = now_ms
         self._seen = dict(skip)
         self._fits = fits
-        self._chooser = Chooser(state, planner.fleet, planner.usage, planner.policy, now_ms)
+        self._chooser = Chooser(state, planner.fleet, planner.usage, planner.policy, now_ms, planner.rankings)
         self._moment = Moment(now_ms, self._chooser.quotas.shares, planner.policy.aging_ms)
         self._outlook = Outlook(state, planner.fleet, now_ms)
         self._looks_ahead = bool(self._policy.reservations or self._policy.preempt or planner.promised)
+        self._parks = not (self._policy.reservations or self._policy.preempt)
         self._preemption: Preemption | None = None
         self._unmoved: dict[Class, None] = {}
         self._stuck: dict[Class, None] = {}
@@ -78,7 +79,7 @@ class Placing:
         self._placed: dict[str, int] = {}
         self._borrowing: dict[Class, None] = {}
         self._lent_out: dict[Class, None] = {}
-        self._looks_left = self._policy.looks if self._policy.reservations else NEVER
+        self._looks_left = self._policy.backfill_looks if self._policy.reservations else NEVER
         self.reserved: dict[str, Reservation] = {}
         self.behind: dict[str, Reservation] = {}
 
@@ -106,14 +107,14 @@ class Placing:
             row, alike = self._planner.fleet.row.get(job.promised), self._planner.places[job.key][0]
             if row is None:
                 continue
-            if not feasible(self._chooser.trial, alike.need)[row]:
+            if not feasible(self._chooser.trial.fleet, alike.need)[row]:
                 waiting.append((job, row, alike))
                 continue
             self._seen[job.key] = None
             if (yield from self._try(job, alike)) == "round_full":
                 return "round_full"
         for job, row, alike in waiting:
-            if feasible(self._outlook.soon(self._chooser.trial), alike.need)[row]:
+            if feasible(self._outlook.soon(self._chooser.trial).fleet, alike.need)[row]:
                 self._outlook.promise(job.key, row, alike.need, end_of(self._now_ms, job), {})
         return "placed"
 
@@ -130,7 +131,7 @@ class Placing:
         return "placed"
 
     def _in_order(self) -> Units:
-        return (yield from self._merge(self._planner.queues))
+        return (yield from self._merge(self._planner.open))
 
     def _merge(self, classes: Iterable[Class]) -> Units:
         order = self._policy.order
@@ -151,6 +152,8 @@ class Placing:
                     return "round_full"
                 if fate == "placed":
                     self._seen[key] = None
+            if self._parks and self._chooser.is_full(alike):
+                self._planner.park(alike)  # not looked at until a node has room for it
             if index + 1 < len(self._planner.queues[alike].items):
                 heapq.heapreplace(heads, self._head(alike, index + 1))
             else:
@@ -191,7 +194,7 @@ class Placing:
 
     def _is_over(self, alike: Class) -> bool:
         """True when no further job of the class can start, drive out others or be given a reservation."""
-        if alike in self._over:
+        if alike in self._over or alike not in self._planner.open:
             return True
         if alike not in self._stuck and not self._chooser.is_full(alike):
             return False

@@ -10,12 +10,16 @@ import heapq
 from bisect import bisect_left, insort
 from typing import NamedTuple
 
+import numpy as np
+
 from eventsched.projections.cluster.state import TERMINAL, ClusterState, Job
+from eventsched.projections.scheduling.filters import needs_with_room
 from eventsched.projections.scheduling.fleet import Fleet
 from eventsched.projections.scheduling.gang import gang_is_waiting, gang_may_start, gang_problems, members_to_start
-from eventsched.projections.scheduling.needs import Need, need_of
+from eventsched.projections.scheduling.needs import Need, group_of, need_of
 from eventsched.projections.scheduling.order import Key, standing
 from eventsched.projections.scheduling.policies import choose
+from eventsched.projections.scheduling.ranking import Rankings
 from eventsched.projections.scheduling.usage import Usage
 from eventsched.spec import Problem, problems
 
@@ -76,8 +80,11 @@ class Planner:
         self._adopted = state.policy
         self.policy = choose(state.policy)
         self.fleet = Fleet(state)
+        self.rankings = Rankings(self.fleet, self.policy.score)
         self.usage = Usage(state)
         self.queues: dict[Class, ClassQueue] = {}
+        self.open: dict[Class, ClassQueue] = {}
+        self._parked: dict[Need, dict[Class, None]] = {}
         self.places: dict[str, tuple[Class, Entry]] = {}
         self.delayed: list[tuple[int, str]] = []
         self.timeouts: list[tuple[int, str]] = []
@@ -100,8 +107,8 @@ class Planner:
             state.changes.forget_touched()
             return
         changes = state.changes
+        self._reopen(self.fleet.sync(state, changes.nodes))
         if changes.nodes:
-            self.fleet.sync(state, changes.nodes)
             self.usage.sync(state, changes.nodes)
             for name in changes.nodes:
                 node = state.nodes.get(name)
@@ -119,6 +126,8 @@ class Planner:
         if old is not None:
             self._dequeue(*old)
         job = state.jobs.get(key)
+        if job is not None and group_of(job):
+            self.fleet.watch_groups(state)
         if job is None or job.admitted or job.state in TERMINAL:
             self.faults.pop(key, None)
         elif not self._judge(job):
@@ -146,9 +155,17 @@ class Planner:
     def _enqueue(self, job: Job) -> None:
         policy = self.policy
         gang = members_to_start(job) if job.spec.gang else 0
-        alike = Class(need_of(job), job.tenant, policy.order.group(job), gang, standing(job) if policy.preempt else ())
+        claim = standing(job) if policy.preempt else ()
+        alike = Class(need_of(job, policy.looks), job.tenant, policy.order.group(job), gang, claim)
         entry = (policy.order.key(job), job.key)
-        self.queues.setdefault(alike, ClassQueue()).add(entry)
+        queue = self.queues.get(alike)
+        if queue is None:
+            queue = self.queues[alike] = ClassQueue()
+            if alike.need in self._parked:
+                self._parked[alike.need][alike] = None
+            else:
+                self.open[alike] = queue
+        queue.add(entry)
         self.places[job.key] = (alike, entry)
         if job.promised:
             self.promised[job.key] = None
@@ -160,10 +177,37 @@ class Planner:
         queue = self.queues[alike]
         queue.remove(entry)
         if not queue:
-            del self.queues[alike]
+            self._drop(alike)
         self.promised.pop(entry[1], None)
         if self.policy.sweep_every:
             self.by_age.remove(self._ages.pop(entry[1]))
+
+    # ---- classes without room -----------------------------------------------------------------
+
+    def park(self, alike: Class) -> None:
+        """No node has room for this class: it is not looked at until one may have."""
+        if self.open.pop(alike, None) is not None:
+            self._parked.setdefault(alike.need, {})[alike] = None
+
+    def _drop(self, alike: Class) -> None:
+        del self.queues[alike]
+        if self.open.pop(alike, None) is None:
+            parked = self._parked[alike.need]
+            del parked[alike]
+            if not parked:
+                del self._parked[alike.need]
+
+    def _reopen(self, gained: list[int] | None) -> None:
+        """Look again at the classes that might fit on a row that gained room; None = on any."""
+        if gained is None:
+            needs = list(self._parked)
+        elif gained and self._parked:
+            needs = needs_with_room(self.fleet, self._parked, np.array(gained, dtype=np.int64))
+        else:
+            return
+        for need in needs:
+            for alike in self._parked.pop(need):
+                self.open[alike] = self.queues[alike]
 
     def _judge(self, job: Job) -> bool:
         """Look at an unjudged submission once; True if it may be placed in its first round."""

@@ -12,14 +12,17 @@ from __future__ import annotations
 from itertools import islice
 from typing import NamedTuple
 
+import numpy as np
+
 from eventsched.projections.cluster.gangs import unit_of
 from eventsched.projections.cluster.state import ClusterState, Job, Run
 from eventsched.projections.scheduling.backfill import held_by, is_stopping
-from eventsched.projections.scheduling.filters import feasible
-from eventsched.projections.scheduling.fleet import Fleet, Held, Trial
+from eventsched.projections.scheduling.filters import feasible, has_room
+from eventsched.projections.scheduling.fleet import Fleet
 from eventsched.projections.scheduling.needs import Need
 from eventsched.projections.scheduling.order import Key, standing, width
 from eventsched.projections.scheduling.quota import Quotas
+from eventsched.projections.scheduling.trial import Held, Trial
 
 ROWS_MAX = 128
 """Nodes looked at closely for one job."""
@@ -74,21 +77,24 @@ class Preemption:
 
         soon: the fleet as it is when what is being stopped is gone and what is promised is taken.
         """
-        if feasible(soon, need).any():
+        if feasible(soon.fleet, need).any():
             return None
         lower = self._lower(standing(job))
         emptied = soon.copy()
         for row, victims in lower.items():
             for victim in victims:
                 emptied.release(row, victim.held)
-        able = feasible(emptied, need)
+        able = feasible(emptied.fleet, need)
         rows = sorted((row for row in lower if able[row]), key=lambda row: (lower[row][0].standing, row))
+        scratch = soon.copy()
         best: tuple[tuple[int | Key, ...], int, tuple[Victim, ...]] | None = None
         for row in islice(rows, ROWS_MAX):
-            chosen = self._fewest(soon, row, need, lower[row])
-            if chosen and self._may_have(job, need, _without(soon, row, chosen), row, quotas):
+            chosen = self._fewest(scratch, row, need, lower[row])
+            if chosen and self._may_have(job, need, scratch, row, quotas):
                 cost = (_cost(chosen), row, chosen)
                 best = cost if best is None else min(best, cost)
+            for victim in chosen:
+                scratch.release(row, victim.held, 1)
         if best is None:
             return None
         _, row, chosen = best
@@ -106,24 +112,25 @@ class Preemption:
                 found[row] = lower
         return found
 
-    def _fewest(self, soon: Trial, row: int, need: Need, victims: list[Victim]) -> tuple[Victim, ...]:
-        """A set none of which can be spared; () when even all of them would not do."""
+    def _fewest(self, scratch: Trial, row: int, need: Need, victims: list[Victim]) -> tuple[Victim, ...]:
+        """A set none of which can be spared; () when even all of them would not do. Those of the set are
+        released on `scratch`."""
         left = dict(self._left)
         chosen: list[Victim] = []
-        trial = soon.copy()
         for victim in victims:
-            if feasible(trial, need)[row]:
+            if _fits(scratch, row, need):
                 break
             if left[victim.tenant] > 0:
                 left[victim.tenant] -= 1
                 chosen.append(victim)
-                trial.release(row, victim.held)
-        if not feasible(trial, need)[row]:
-            return ()
+                scratch.release(row, victim.held)
+        enough = _fits(scratch, row, need)
         for victim in reversed(chosen[:]):
-            rest = tuple(one for one in chosen if one is not victim)
-            if feasible(_without(soon, row, rest), need)[row]:
+            scratch.release(row, victim.held, 1)
+            if not enough or _fits(scratch, row, need):
                 chosen.remove(victim)
+            else:
+                scratch.release(row, victim.held)
         return tuple(chosen)
 
     def _may_have(self, job: Job, need: Need, trial: Trial, row: int, quotas: Quotas) -> bool:
@@ -134,11 +141,9 @@ class Preemption:
         return quotas.model_refusal(job.tenant, need, models) is None
 
 
-def _without(soon: Trial, row: int, victims: tuple[Victim, ...]) -> Trial:
-    trial = soon.copy()
-    for victim in victims:
-        trial.release(row, victim.held)
-    return trial
+def _fits(trial: Trial, row: int, need: Need) -> bool:
+    """Whether a row has room; that it passes all else is known."""
+    return bool(has_room(trial.fleet, need, np.array([row], dtype=np.int64))[0])
 
 
 def _cost(victims: tuple[Victim, ...]) -> tuple[int | Key, ...]:
@@ -164,4 +169,4 @@ def _victim(state: ClusterState, run: Run, now_ms: int) -> Victim | None:
     began_ms = run.started_ms or now_ms
     lost = max(0, now_ms - began_ms) * width(job) * size
     node = state.nodes[run.node]
-    return Victim(standing(job), int(not node.spot), lost, -began_ms, run.seq, job.tenant, held_by(run))
+    return Victim(standing(job), int(not node.spot), lost, -began_ms, run.seq, job.tenant, held_by(state, run))

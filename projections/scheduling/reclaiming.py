@@ -15,9 +15,9 @@ import numpy as np
 
 from eventsched.projections.cluster.state import ClusterState, Job, Run
 from eventsched.projections.scheduling.filters import feasible
-from eventsched.projections.scheduling.fleet import Trial
 from eventsched.projections.scheduling.needs import Need
 from eventsched.projections.scheduling.quota import Quotas
+from eventsched.projections.scheduling.trial import Trial
 from eventsched.projections.scheduling.usage import Amounts, amounts_of_need, amounts_of_run
 
 RECLAIMS_MAX = 64
@@ -135,7 +135,7 @@ def reclaims(
 def _for_one(reclaiming: Reclaiming, quotas: Quotas, trial: Trial, need: Need, job: Job) -> Reclaim | None:
     """Make place for one job on a node that has room; None when that can't be."""
     tried: dict[tuple[str, ...], None] = {}
-    for row in np.flatnonzero(feasible(trial, need)):
+    for row in np.flatnonzero(feasible(trial.fleet, need)):
         models = tuple(gpu.model for gpu in trial.devices(int(row), need))
         if models in tried:
             continue

@@ -50,6 +50,7 @@ JOBS = (
     Format("s0", "s0_jobs", "jobs.json of the cost-aware scheduler", Shape(64_000, 256 << 30, "A100", 4)),
     Format("batsim", "batsim", "Batsim workloads (JSON) with delay profiles"),
     Format("swf", "swf", "Standard Workload Format"),
+    Format("openb", "openb_jobs", "openb pods with times (CSV)", Shape(128_000, 768 << 30, "G2", 8)),
     Format("philly", "philly", "extract of the Philly traces (CSV)", Shape(64_000, 0, "GPU", 8)),
     Format("chronus", "chronus", "Chronus traces with deadlines (CSV)", Shape(64_000, 0, "GPU", 8)),
     Format("tiresias", "tiresias", "Tiresias traces (CSV)", Shape(40_000, 256 << 30, "GPU", 4)),
@@ -59,6 +60,7 @@ JOBS = (
 NODES = (
     Format("ndjson", "ndjson_nodes", "own: a node a line"),
     Format("s0", "s0_nodes", "nodes.json of the cost-aware scheduler"),
+    Format("openb", "openb_nodes", "openb nodes (CSV)"),
     Format("tiresias", "tiresias_nodes", "shape of a cluster (CSV)"),
 )
 

@@ -57,7 +57,7 @@ def test_the_lower_gives_way_and_is_told_for_whom() -> None:
     assert not ledger.round(), "once is enough"
     state = ledger.state
     why = why_waiting(state, Fleet(state), Usage(state), ledger.job("high"), state.clock_ms)
-    assert why == ("promised", "1 runs on n0 are being stopped for it")
+    assert why == ("promised", "runs on n0 are being stopped for it: 1")
     ledger.ended(low, "stopped", 143)
     ledger.settle()
     victim = ledger.job("low")

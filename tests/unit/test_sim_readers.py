@@ -127,6 +127,18 @@ def test_jobs_and_nodes_of_the_cost_aware_scheduler() -> None:
     assert [gpu.model for gpu in nodes["gpu-1"].capacity.gpus] == ["A100", "A100"]
 
 
+def test_openb_pods_are_played_by_their_own_times() -> None:
+    pods, nodes = DATA / "openb/openb_pod_list_cpu050.csv.gz", DATA / "openb/openb_node_list_gpu_node.csv.gz"
+    workload = read_workload(pods, nodes, skip=True)
+    head, *rows = [line.split(",") for line in text_of(pods).splitlines()]
+    timed = [dict(zip(head, row, strict=True)) for row in rows]
+    timed = [row for row in timed if row["scheduled_time"] and row["deletion_time"]]
+    assert len(workload.jobs) == len(timed) > 1_000
+    assert (workload.jobs[0].submit_ms, len(workload.nodes)) == (0, 1_213)
+    lasted = {row["name"]: float(row["deletion_time"]) - float(row["scheduled_time"]) for row in timed}
+    assert {job.job_id: job.duration_ms / 1000 for job in workload.jobs} == lasted
+
+
 def test_our_own_lines(tmp_path: Path) -> None:
     (tmp_path / "jobs").write_text(
         '{"job_id": "a", "duration_ms": 1000, "resources": {"gpus": 1}}\n\n'
