@@ -42,6 +42,7 @@ VERBS: dict[Group, dict[str, str]] = {
     CLUSTER: {
         "stats": "eventsched.cli.reading:stats",
         "events": "eventsched.cli.reading:events",
+        "simulate": "eventsched.projections.simulation.simulating:simulate",
     },
     SERVE: {
         "dev": "eventsched.dev.command:dev",
@@ -73,7 +74,10 @@ PRICES = {
     "set": "eventsched.cli.tenants:price_set",
 }
 EVALUATIONS = {"placement": "eventsched.projections.simulation.command:placement"}
-REPLAYS = {"digest": "eventsched.projections.cli:digest"}
+REPLAYS = {
+    "digest": "eventsched.projections.cli:digest",
+    "file": "eventsched.projections.simulation.simulating:replay_file",
+}
 
 
 def build(arguments: list[str]) -> App:

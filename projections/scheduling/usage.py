@@ -7,9 +7,11 @@ commits change.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
-from eventsched.projections.cluster.state import ClusterState, Run, TenantLimits
+from eventsched.projections.cluster.state import ClusterState, Node, Run, TenantLimits
 from eventsched.projections.scheduling.needs import Need
+from eventsched.resources import Capacity
 
 RUNS, CPU, MEMORY, GPUS = "runs", "cpu_millis", "memory_bytes", "gpu_millis"
 """Names of what is counted; devices of one model are counted as `gpu_millis:<model>` too."""
@@ -23,6 +25,16 @@ def gpu_kind(model: str) -> str:
     return f"{GPUS}:{model.lower()}"
 
 
+@dataclass(slots=True)
+class _Counted:
+    """A node as it is counted: while its capacity stays, only runs that came or went need a look."""
+
+    capacity: Capacity
+    models: dict[str, str]
+    there: bool = False
+    runs: dict[int, tuple[str, Amounts]] = field(default_factory=dict)
+
+
 class Usage:
     """What each tenant's open runs hold and cost, and what all usable nodes have."""
 
@@ -31,40 +43,49 @@ class Usage:
         self.capacity: Amounts = {}
         self.rates: dict[str, dict[int, tuple[int, int]]] = {}
         """By tenant: its open runs that cost something, each with its rate and when it was assigned."""
-        self._by_node: dict[str, dict[str, Amounts]] = {}
-        self._priced: dict[str, dict[int, str]] = {}
-        self._capacity_of: dict[str, Amounts] = {}
+        self._counted: dict[str, _Counted] = {}
         self.sync(state, state.nodes)
 
     def sync(self, state: ClusterState, nodes: Iterable[str]) -> None:
-        """Count changed nodes anew."""
+        """Follow changed nodes."""
         for name in nodes:
-            self._forget(name)
-            node = state.nodes.get(name)
+            node, counted = state.nodes.get(name), self._counted.get(name)
+            if counted is not None and (node is None or counted.capacity is not node.capacity):
+                self._forget(self._counted.pop(name))
+                counted = None
             if node is None:
                 continue
-            models = {gpu.uuid: gpu.model for gpu in node.capacity.gpus}
-            held: dict[str, Amounts] = {}
-            for seq in node.runs:
-                run = state.runs[seq]
-                tenant = run.key.partition("/")[0]
-                _add(held.setdefault(tenant, {}), amounts_of_run(run, models), 1)
-                if seq in state.rates:
-                    self.rates.setdefault(tenant, {})[seq] = state.rates[seq], run.assigned_ms
-                    self._priced.setdefault(name, {})[seq] = tenant
-            for tenant, amounts in held.items():
-                _add(self.by_tenant.setdefault(tenant, {}), amounts, 1)
-            self._by_node[name] = held
-            if node.session:
-                self._capacity_of[name] = _capacity(node.capacity.cpu_millis, node.capacity.memory_bytes, models)
-                _add(self.capacity, self._capacity_of[name], 1)
+            if counted is None:
+                models = {gpu.uuid: gpu.model for gpu in node.capacity.gpus}
+                counted = self._counted[name] = _Counted(node.capacity, models)
+            self._count_runs(state, node, counted)
+            if counted.there != (node.session > 0):
+                counted.there = node.session > 0
+                _add(self.capacity, _capacity(counted), 1 if counted.there else -1)
 
-    def _forget(self, name: str) -> None:
-        for tenant, amounts in self._by_node.pop(name, {}).items():
-            _add(self.by_tenant.setdefault(tenant, {}), amounts, -1)
-        for seq, tenant in self._priced.pop(name, {}).items():
-            del self.rates[tenant][seq]
-        _add(self.capacity, self._capacity_of.pop(name, {}), -1)
+    def _count_runs(self, state: ClusterState, node: Node, counted: _Counted) -> None:
+        for seq in [seq for seq in counted.runs if seq not in node.runs]:
+            self._drop(counted, seq)
+        for seq in node.runs:
+            if seq in counted.runs:
+                continue
+            run = state.runs[seq]
+            tenant = run.key.partition("/")[0]
+            counted.runs[seq] = tenant, amounts_of_run(run, counted.models)
+            _add(self.by_tenant.setdefault(tenant, {}), counted.runs[seq][1], 1)
+            if seq in state.rates:
+                self.rates.setdefault(tenant, {})[seq] = state.rates[seq], run.assigned_ms
+
+    def _drop(self, counted: _Counted, seq: int) -> None:
+        tenant, amounts = counted.runs.pop(seq)
+        _add(self.by_tenant[tenant], amounts, -1)
+        self.rates.get(tenant, {}).pop(seq, None)
+
+    def _forget(self, counted: _Counted) -> None:
+        for seq in list(counted.runs):
+            self._drop(counted, seq)
+        if counted.there:
+            _add(self.capacity, _capacity(counted), -1)
 
 
 class Shares:
@@ -124,8 +145,9 @@ def amounts_of_models(models: Iterable[str], gpu_millis: int) -> Amounts:
     return amounts
 
 
-def _capacity(cpu_millis: int, memory_bytes: int, models: Mapping[str, str]) -> Amounts:
-    return {CPU: cpu_millis, MEMORY: memory_bytes, GPUS: len(models) * 1000}
+def _capacity(counted: _Counted) -> Amounts:
+    total = counted.capacity
+    return {CPU: total.cpu_millis, MEMORY: total.memory_bytes, GPUS: len(counted.models) * 1000}
 
 
 def _add(total: Amounts, amounts: Amounts, sign: int) -> None:

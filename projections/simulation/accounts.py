@@ -1,0 +1,118 @@
+"""Accounts of a simulation: amounts held and jobs in the system, added up over time.
+
+Everything is counted twice, by different ways: once as it changes (what nodes have free, who is in),
+and once run by run and job by job. The two must agree exactly; if they don't, the result is void.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from eventsched.errors import EventschedError
+from eventsched.projections.cluster.state import Node
+
+Amounts = tuple[int, int, int]
+"""cpu_millis, memory_bytes, gpu_millis."""
+KINDS = ("cpu", "memory", "gpu")
+_NOTHING: Amounts = (0, 0, 0)
+
+
+class BrokenLaw(EventschedError):
+    """What was counted in two ways differs."""
+
+
+@dataclass(slots=True)
+class Accounts:
+    """Running totals; every `*_time` is an amount times milliseconds.
+
+    cost_*: node-milliseconds times price per hour, in millionths: of all nodes there are (`there`),
+    and of those while they run something (`busy`), of which on spot nodes (`busy_spot`).
+    """
+
+    now_ms: int
+    jobs_in: int = 0
+    jobs_time: int = 0
+    used: list[int] = field(default_factory=lambda: [0, 0, 0])
+    used_time: list[int] = field(default_factory=lambda: [0, 0, 0])
+    capacity: list[int] = field(default_factory=lambda: [0, 0, 0])
+    capacity_time: list[int] = field(default_factory=lambda: [0, 0, 0])
+    price: int = 0
+    price_busy: int = 0
+    price_busy_spot: int = 0
+    cost_there: int = 0
+    cost_busy: int = 0
+    cost_busy_spot: int = 0
+    held_time: list[int] = field(default_factory=lambda: [0, 0, 0])
+    lost_time: list[int] = field(default_factory=lambda: [0, 0, 0])
+    sojourn: int = 0
+    _nodes: dict[str, tuple[Amounts, Amounts, int, bool, bool]] = field(default_factory=dict)
+
+    def advance(self, now_ms: int) -> None:
+        """Time passes while nothing changes."""
+        passed = now_ms - self.now_ms
+        if not passed:
+            return
+        self.now_ms = now_ms
+        self.jobs_time += passed * self.jobs_in
+        for index in range(3):
+            self.used_time[index] += passed * self.used[index]
+            self.capacity_time[index] += passed * self.capacity[index]
+        self.cost_there += passed * self.price
+        self.cost_busy += passed * self.price_busy
+        self.cost_busy_spot += passed * self.price_busy_spot
+
+    def look(self, node: Node) -> None:
+        """Something happened on this node: count it as it is now."""
+        busy = bool(node.runs)
+        there = node.session > 0
+        capacity = _NOTHING
+        if there:
+            total = node.capacity
+            capacity = (total.cpu_millis, total.memory_bytes, 1000 * len(total.gpus))
+        used = (
+            node.capacity.cpu_millis - node.cpu_free_millis,
+            node.capacity.memory_bytes - node.memory_free_bytes,
+            1000 * len(node.gpu_runs) + (sum(node.gpu_shares.values()) if node.gpu_shares else 0),
+        )
+        new = (capacity, used, node.price_micros_per_h if there else 0, busy, node.spot)
+        old = self._nodes.get(node.node_id, (_NOTHING, _NOTHING, 0, False, False))
+        self._nodes[node.node_id] = new
+        for index in range(3):
+            self.used[index] += used[index] - old[1][index]
+        if capacity is not old[0] and capacity != old[0]:
+            for index in range(3):
+                self.capacity[index] += capacity[index] - old[0][index]
+        if new[2] or old[2]:
+            self._count_price(old, -1)
+            self._count_price(new, 1)
+
+    def _count_price(self, one: tuple[Amounts, Amounts, int, bool, bool], sign: int) -> None:
+        _, _, price, busy, spot = one
+        self.price += sign * price
+        if busy:
+            self.price_busy += sign * price
+            if spot:
+                self.price_busy_spot += sign * price
+
+    def closed(self, held: Amounts, since_ms: int, useful: bool) -> None:
+        """A run that held so much since then is closed."""
+        passed = self.now_ms - since_ms
+        for index in range(3):
+            self.held_time[index] += passed * held[index]
+            if not useful:
+                self.lost_time[index] += passed * held[index]
+
+    def check(self) -> None:
+        """The laws, once all runs are closed and all jobs counted. Raises BrokenLaw."""
+        if self.sojourn != self.jobs_time:
+            raise BrokenLaw(
+                f"Little's law is broken: {self.jobs_time} job-milliseconds in the system, "
+                f"but the jobs were there for {self.sojourn}",
+                "this is a bug of the simulator: please report it with the workload",
+            )
+        for kind, used, held in zip(KINDS, self.used_time, self.held_time, strict=True):
+            if used != held:
+                raise BrokenLaw(
+                    f"{kind}: nodes say {used} units x ms were taken, runs say {held}",
+                    "this is a bug of the simulator: please report it with the workload",
+                )

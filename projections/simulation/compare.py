@@ -1,0 +1,65 @@
+"""A comparison: the same workload under several policies, with the same chances for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import msgspec
+
+from eventsched.projections.simulation import chance
+from eventsched.projections.simulation.engine import Options, Simulation, Sink
+from eventsched.projections.simulation.metrics import details, measure
+from eventsched.projections.simulation.reports import Runs
+from eventsched.projections.simulation.workload import Workload
+
+Progress = Callable[[str, int, int], None]
+"""Told of the policy, the jobs ended so far, and of how many."""
+
+
+def compare(
+    workload: Workload,
+    policies: Sequence[str],
+    seeds: int,
+    options: Options,
+    *,
+    resample: bool = False,
+    sink: Sink | None = None,
+    progress: Progress | None = None,
+) -> tuple[Runs, dict[str, dict[str, object]]]:
+    """Metrics by policy and seed, and the jobs' stories of each policy's first seed.
+
+    resample: every seed draws the jobs again, with replacement, at the same times of submission.
+    """
+    runs: Runs = {policy: [] for policy in policies}
+    stories: dict[str, dict[str, object]] = {}
+    for seed in range(seeds):
+        chances = replace(options, seed=seed)
+        played = resampled(workload, seed) if resample else workload
+        for policy in policies:
+            label = f"{policy} · seed {seed}" if seeds > 1 else policy
+            simulation = Simulation(played, policy, chances, sink)
+            total = len(played.jobs)
+            tell = None if progress is None else _teller(progress, label, total)
+            outcome = simulation.run(tell)
+            if progress is not None:
+                progress(label, total, total)
+            runs[policy].append(measure(outcome))
+            if seed == 0:
+                stories[policy] = details(outcome)
+    return runs, stories
+
+
+def _teller(progress: Progress, label: str, total: int) -> Callable[[int], None]:
+    return lambda ended: progress(label, min(ended, total), total)
+
+
+def resampled(workload: Workload, seed: int) -> Workload:
+    """Jobs drawn from a workload, with replacement: ids and times of submission stay, the rest is drawn."""
+    count = len(workload.jobs)
+    jobs = []
+    for index, job in enumerate(workload.jobs):
+        drawn = workload.jobs[chance.below(count, seed, "resample", index)]
+        jobs.append(msgspec.structs.replace(drawn, submit_ms=job.submit_ms, job_id=job.job_id, tenant=drawn.tenant))
+    unique = {(job.tenant, job.job_id): job for job in jobs}
+    return Workload(list(unique.values()), workload.nodes, workload.notes)

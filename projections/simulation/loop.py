@@ -1,0 +1,123 @@
+"""The continuous view: jobs in, actions printed as they happen, the backlog submitted again when it is done.
+
+Virtual time runs along with real time, `speed` times as fast; with speed 0 as fast as it goes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from eventsched.events import NodeJoined, NodeLeaving, RunAssigned, RunEnded
+from eventsched.projections.simulation.engine import START_MS, Options, Simulation
+from eventsched.projections.simulation.workload import SimJob, Workload
+from eventsched.recorded import Recorded
+
+AGAIN_MS = 1_000
+"""Between the end of a backlog and its next submission."""
+
+
+class Action(msgspec.Struct, omit_defaults=True):
+    """One thing that happened. action: assigned, ended, stopped, spot_notice or joined."""
+
+    at_s: float
+    action: str
+    node: str
+    job: str = ""
+    outcome: str = ""
+    score: int = 0
+    runner_up: str = ""
+    feasible: int = 0
+    round: int = 0
+
+    def text(self) -> str:
+        """For people."""
+        clock = f"[{int(self.at_s) // 3600}:{int(self.at_s) // 60 % 60:02}:{self.at_s % 60:04.1f}]"
+        match self.action:
+            case "assigned":
+                why = f"score {self.score}, {self.feasible} feasible" + (
+                    f", then {self.runner_up}" if self.runner_up else ""
+                )
+                return f"{clock} round {self.round}: {self.job} -> {self.node} ({why})"
+            case "ended":
+                return f"{clock} {self.job} ended on {self.node}: {self.outcome}"
+            case "stopped":
+                return f"{clock} {self.job} stopped on {self.node}; it waits again"
+            case "spot_notice":
+                return f"{clock} {self.node} is taken away (spot)"
+        return f"{clock} {self.node} joined"
+
+
+class Loop:
+    """A simulation without an end."""
+
+    def __init__(
+        self,
+        workload: Workload,
+        policy: str,
+        options: Options,
+        show: Callable[[Action], None],
+        *,
+        speed: float = 1.0,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._jobs = workload.jobs
+        self._show = show
+        self._speed = speed
+        self._sleep = sleep
+        self._names: dict[int, str] = {}
+        self._passes = 1
+        self.simulation: Simulation | None = None
+        self._makeup = (workload, policy, options)
+
+    def run(self, rounds: int = 0) -> str:
+        """Go on until `rounds` were decided (0 = for ever) or nothing can happen any more; why it stopped."""
+        workload, policy, options = self._makeup
+        simulation = self.simulation = Simulation(workload, policy, options, self._saw)
+        while not rounds or simulation.state.rounds < rounds:
+            before = simulation.now_ms
+            if not simulation.step():
+                again = self._again(simulation)
+                if not again:
+                    return f"nothing can happen any more; {len(simulation.records)} jobs wait"
+                simulation.add(again, simulation.now_ms - START_MS + AGAIN_MS)
+                continue
+            if self._speed:
+                self._sleep((simulation.now_ms - before) / 1000 / self._speed)
+        return f"{simulation.state.rounds} rounds"
+
+    def _again(self, simulation: Simulation) -> list[SimJob]:
+        """The jobs that have ended, under new names; what still waits is not submitted twice."""
+        self._passes += 1
+        waiting = {(record.job.tenant, _root(record.job.job_id)) for record in simulation.records.values()}
+        return [
+            msgspec.structs.replace(job, job_id=f"{job.job_id[:50]}-r{self._passes}")
+            for job in self._jobs
+            if (job.tenant, _root(job.job_id)) not in waiting
+        ]
+
+    def _saw(self, recorded: Recorded) -> None:
+        event, at_s = recorded.event, (recorded.at_ms - START_MS) / 1000
+        node = recorded.subject.rpartition(".")[2]
+        if isinstance(event, RunAssigned):
+            member = f".{event.member}" if event.member >= 0 else ""
+            name = self._names[recorded.seq] = f"{event.job}{member}"
+            self._show(
+                Action(at_s, "assigned", node, name, "", event.score, event.runner_up, event.feasible, event.round)
+            )
+        elif isinstance(event, RunEnded):
+            stopped = event.outcome == "stopped"
+            action, outcome = ("stopped", "") if stopped else ("ended", event.outcome)
+            self._show(Action(at_s, action, node, self._names.pop(event.run, str(event.run)), outcome))
+        elif isinstance(event, NodeLeaving):
+            self._show(Action(at_s, "spot_notice", node))
+        elif isinstance(event, NodeJoined):
+            self._show(Action(at_s, "joined", node))
+
+
+def _root(job_id: str) -> str:
+    """A job's name without the mark of a later pass."""
+    root, mark, number = job_id.rpartition("-r")
+    return root if mark and number.isdecimal() else job_id[:50]

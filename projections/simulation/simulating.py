@@ -1,0 +1,248 @@
+"""Commands of the simulator: simulate, replay file."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from cyclopts import Parameter
+
+from eventsched.cli import tables
+from eventsched.cli.common import BIG, Output, number, pairs, print_json
+from eventsched.errors import InvalidSpec, UsageError
+from eventsched.projections.cluster.state import PolicyChoice
+from eventsched.projections.simulation import reports
+from eventsched.projections.simulation.compare import Progress, compare
+from eventsched.projections.simulation.engine import Options, parse_policy
+from eventsched.projections.simulation.loop import Action, Loop
+from eventsched.projections.simulation.reading import read_workload
+from eventsched.projections.simulation.simlog import LogFile, verify
+from eventsched.projections.simulation.workload import Shape, Workload
+from eventsched.units import parse_cpus_millis, parse_duration_ms, parse_gpus, parse_memory
+from eventsched.visible import visible
+
+NOTES_SHOWN = 10
+NODES_MAX = 100_000
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Inputs:
+    """What is played."""
+
+    nodes: Annotated[str, Parameter(help="a file of nodes, or how many")]
+    jobs: Annotated[Path, Parameter(help="a file of jobs, in any format that is known; may be gz")]
+    shape: Annotated[str, Parameter(help="what each of so many nodes has: cpus=8,memory=64G,gpus=V100:4")] = ""
+    format: Annotated[str, Parameter(help="the jobs' format, instead of looking at the file")] = ""
+    throughputs: Annotated[Path | None, Parameter(help="Gavel's table of measured throughputs")] = None
+    first: Annotated[int, number(0, BIG), Parameter(help="only so many jobs, the earliest; 0 = all")] = 0
+    skip_bad_rows: Annotated[bool, Parameter(help="leave out faulty rows and go on")] = False
+
+    def read(self) -> Workload:
+        """The workload; notes go to stderr."""
+        workload = read_workload(
+            self.jobs,
+            _nodes(self.nodes),
+            shape=parse_shape(self.shape) if self.shape else None,
+            format_name=self.format,
+            beside=self.throughputs,
+            skip=self.skip_bad_rows,
+        )
+        if self.first:
+            workload.jobs = workload.jobs[: self.first]
+        _tell(workload)
+        return workload
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Chances:
+    """What may happen to machines."""
+
+    spot_rate: Annotated[
+        str, Parameter(help="chance that a spot node is taken away within an hour, e.g. 5%; else as the nodes say")
+    ] = ""
+    spot_away: Annotated[str, Parameter(help="how long it stays away")] = "10m"
+    checkpoints: Annotated[bool, Parameter(help="a stopped run goes on where it was")] = False
+
+    def options(self) -> Options:
+        """As the engine takes them."""
+        away_ms = max(1, parse_duration_ms(self.spot_away, "--spot-away"))
+        return Options(checkpoints=self.checkpoints, spot_ppm_per_h=_rate(self.spot_rate), away_ms=away_ms)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Looping:
+    """The continuous view."""
+
+    loop: Annotated[bool, Parameter(help="go on and on, printing each action")] = False
+    rounds: Annotated[int, number(0, BIG), Parameter(help="with --loop: stop after so many rounds")] = 0
+    speed: Annotated[str, Parameter(help="with --loop: so many times as fast as real time; 0 = no waiting")] = "1"
+
+
+def simulate(
+    *,
+    inputs: Inputs,
+    policy: Annotated[
+        tuple[str, ...], Parameter(help="a policy, or stages written out (order=drf,score=spread); may be repeated")
+    ] = (),
+    seeds: Annotated[int, number(1, 1_000), Parameter(help="play so often, with other chances")] = 1,
+    resample: Annotated[bool, Parameter(help="each seed draws the jobs anew, with replacement")] = False,
+    output: Output = "table",
+    csv: Annotated[bool, Parameter(help="print CSV, a line for each policy and seed")] = False,
+    jobs_detail: Annotated[bool, Parameter(help="with -o json: every job's state, node and times")] = False,
+    log: Annotated[Path | None, Parameter(help="write the simulated log; for one policy and seed")] = None,
+    chances: Chances = Chances(),
+    looping: Looping = Looping(),
+) -> int:
+    """Play a workload in virtual time under one policy or several, and compare them.
+
+    eventsched simulate --nodes 32 --jobs medium_late.json.gz --policy backfill --policy fifo
+    eventsched simulate --nodes nodes.json --jobs jobs.json --policy best-fit -o json --jobs-detail
+    eventsched simulate --nodes nodes.json --jobs jobs.json --loop --spot-rate 5%
+    """
+    policies = tuple(dict.fromkeys(policy)) or (PolicyChoice().name,)
+    for one in policies:
+        parse_policy(one)
+    if log is not None and (len(policies) > 1 or seeds > 1 or looping.loop):
+        raise UsageError("--log: a log is of one policy and one seed", "give one --policy, without --seeds and --loop")
+    speed, options = _speed(looping.speed), chances.options()
+    workload = inputs.read()
+    if looping.loop:
+        return _loop(workload, policies, options, output, looping.rounds, speed)
+    sink = LogFile(log) if log is not None else None
+    with _bar() as progress, closing(sink) if sink else nullcontext():
+        runs, stories = compare(workload, policies, seeds, options, resample=resample, sink=sink, progress=progress)
+    if csv:
+        sys.stdout.write(reports.as_csv(runs))
+        return 0
+    result = reports.summary(runs)
+    if output == "table":
+        tables.show(reports.table(result))
+        return 0
+    for one in policies if jobs_detail else ():
+        result[one]["jobs"] = stories[one]
+    print_json(result)
+    return 0
+
+
+def parse_shape(text: str) -> Shape:
+    """What a node has, from `cpus=8,memory=64G,gpus=V100:4`; raises InvalidSpec."""
+    given = pairs(text.split(","), "--shape")
+    unknown = [name for name in given if name not in ("cpus", "memory", "gpus")]
+    if unknown:
+        raise InvalidSpec(
+            f"--shape: no {unknown[0]!r}", "known: cpus, memory, gpus; e.g. cpus=8,memory=64G,gpus=V100:4"
+        )
+    model, gpus = parse_gpus(given["gpus"], "--shape gpus") if "gpus" in given else ("", 0)
+    cpus = parse_cpus_millis(given.get("cpus", "1"), "--shape cpus")
+    memory = parse_memory(given["memory"], "--shape memory") if "memory" in given else 0
+    if gpus > 64:
+        raise InvalidSpec(f"--shape gpus: {gpus} is more than 64")
+    return Shape(cpus, memory, model or ("GPU" if gpus else ""), gpus)
+
+
+def _nodes(text: str) -> Path | int:
+    if not text.isdecimal():
+        return Path(text)
+    if not 1 <= int(text[:9]) <= NODES_MAX:
+        raise InvalidSpec(f"--nodes: {text} is not between 1 and {NODES_MAX}", "or name a file of nodes")
+    return int(text)
+
+
+def _rate(text: str) -> int | None:
+    """Parts per million from `5%`."""
+    if not text:
+        return None
+    digits = text.removesuffix("%")
+    if not text.endswith("%") or not digits.replace(".", "", 1).isdecimal() or Decimal(digits) > 100:
+        raise InvalidSpec(
+            f"--spot-rate: {text!r} is not a share of an hour's chances", "write it as 0% to 100%, e.g. 5%"
+        )
+    return int(Decimal(digits) * 10_000)
+
+
+def _speed(text: str) -> float:
+    if not text.replace(".", "", 1).isdecimal() or len(text) > 9:
+        raise InvalidSpec(
+            f"--speed: {text!r} is not a number from 0 on", "1 = real time, 60 = a minute a second, 0 = at once"
+        )
+    return float(text)
+
+
+def _tell(workload: Workload) -> None:
+    for note in workload.notes[:NOTES_SHOWN]:
+        print(visible(f"note: {note}"), file=sys.stderr)
+    if len(workload.notes) > NOTES_SHOWN:
+        print(f"note: and {len(workload.notes) - NOTES_SHOWN} more like these", file=sys.stderr)
+
+
+@contextmanager
+def _bar() -> Iterator[Progress | None]:
+    """A progress bar on a terminal; nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+    from rich.progress import TaskID
+
+    tasks: dict[str, TaskID] = {}
+    with Bar(console=Console(stderr=True), transient=True) as bar:
+
+        def progress(label: str, ended: int, total: int) -> None:
+            if label not in tasks:
+                tasks[label] = bar.add_task(visible(label), total=total)
+            bar.update(tasks[label], completed=ended)
+
+        yield progress
+
+
+def _loop(
+    workload: Workload,
+    policies: tuple[str, ...],
+    options: Options,
+    output: Literal["table", "json"],
+    rounds: int,
+    speed: float,
+) -> int:
+    if len(policies) > 1:
+        raise UsageError("--loop plays one policy", "give one --policy")
+    endless = replace(options, endless=True)
+
+    def show(action: Action) -> None:
+        line = msgspec.json.encode(action).decode() if output == "json" else visible(action.text())
+        print(line, flush=True)
+
+    try:
+        print(Loop(workload, policies[0], endless, show, speed=speed).run(rounds), file=sys.stderr)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+    return 0
+
+
+def replay_file(path: Path, /, *, output: Output = "table") -> int:
+    """Fold a log from a file, decide each of its rounds again, and print the digest of the state.
+
+    Exit 1 if a round comes out otherwise than it is recorded.
+    """
+    found = verify(path)
+    if output == "json":
+        answer: dict[str, Any] = msgspec.to_builtins(found)
+        print_json(answer)
+    else:
+        print(f"{found.digest}  after {found.events} events")
+        same = found.rounds - len(found.differing)
+        print(f"{same} of {found.rounds} rounds are decided the same again")
+        if found.differing:
+            print("otherwise: " + ", ".join(map(str, found.differing[:20])))
+        if found.unknown:
+            print(f"{found.unknown} rounds are of policies this build does not have")
+    return 1 if found.differing else 0
