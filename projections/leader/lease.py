@@ -59,6 +59,20 @@ class Lease:
             self._bucket = None
             return None
 
+    async def take(self) -> bool:
+        """Take the lease if nobody holds it; False when another was quicker, or it cannot be told.
+
+        Of several that see it free only one claims, so that they don't depose each other in turn.
+        """
+        try:
+            await (await self._open()).create(LEASE_KEY, self._name.encode())
+            return True
+        except nats.js.errors.KeyWrongLastSequenceError:
+            return False
+        except _TROUBLE:
+            self._bucket = None
+            return False
+
     async def renew(self) -> None:
         """Say that this scheduler leads."""
         try:

@@ -244,7 +244,8 @@ class Scheduler:
             elif holder in ("", self.core.name):
                 # the lease itself has run out; another moment lets its holder's last renewal arrive
                 free_since = free_since or time.monotonic()
-                if time.monotonic() - free_since >= CLAIM_AFTER_S and self.core.claim(secrets.token_hex(8)):
+                due = time.monotonic() - free_since >= CLAIM_AFTER_S
+                if due and (holder or await self.lease.take()) and self.core.claim(secrets.token_hex(8)):
                     self._moved.set()
             else:
                 free_since = 0.0

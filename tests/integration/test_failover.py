@@ -36,14 +36,14 @@ async def _leader(client: Client) -> tuple[int, str]:
 
 
 async def _first_assign_of(client: Client, epoch: int) -> None:
-    """Return when a decision of this epoch is in the log."""
+    """Return when a decision of this epoch, or of a later one, is in the log."""
     feed = client.log.read(epoch, ["ev.assign.*"])
     try:
         async with asyncio.timeout(20):
             while True:
                 for _, _, subject, payload in await feed.get():
                     event = codec.decode(subject, payload)
-                    if isinstance(event, RunAssigned) and event.epoch == epoch:
+                    if isinstance(event, RunAssigned) and event.epoch >= epoch:
                         return
     finally:
         await feed.close()
