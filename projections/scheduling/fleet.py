@@ -106,6 +106,7 @@ class Fleet:
         self.generation += 1
         self._memo: dict[object, Any] = {}
         self._log: Ints = np.zeros(max(LOG_MIN, 8 * self.count), dtype=np.int64)
+        self._log_size = len(self._log)
         self._log_start = self._log_end = 0
 
     def memo(self, key: object, make: Callable[[Self], T]) -> T:
@@ -239,7 +240,6 @@ class Fleet:
                 free = levels if layout.alike else [levels[index] for index in indexes]
                 column[row] = free.count(WHOLE)
                 self.gpu_most[name][row] = max(free)
-        self.gpu_millis[row] = sum(levels)
         if self._matrix is not None:
             self._matrix[row, : len(levels)] = levels
 
@@ -254,18 +254,19 @@ class Fleet:
             self._groups_of[row] = groups
 
     def _set_left(self, row: int) -> None:
-        cpu, memory = self.room[row, :2].tolist()
+        cpu = self.cpu_free.item(row)
         left = cpu * LEFT_PARTS // self.cpu_largest if cpu > 0 else 0
-        if not self.memory_largest:
-            left += sum(self.levels[row]) * LEFT_PARTS // self.gpu_largest
-        elif memory > 0:
-            left += memory * LEFT_PARTS // self.memory_largest
+        if self.memory_largest:
+            left += max(0, self.memory_free.item(row)) * LEFT_PARTS // self.memory_largest
+        else:
+            millis = self.gpu_millis[row] = sum(self.levels[row])
+            left += millis * LEFT_PARTS // self.gpu_largest
         self.left[row] = left
 
     def _changed(self, row: int) -> None:
         self._set_left(row)
         place = self._log_end - self._log_start
-        if place == len(self._log):
+        if place == self._log_size:
             self._log_start, place = self._log_end, 0
         self._log[place] = row
         self._log_end += 1
@@ -313,7 +314,10 @@ class Fleet:
         )  # fmt: skip
 
     def spare(self, rows: Ints | slice) -> Ints:
-        """What is free, GPUs first and cpu only between equals: less of it decides between equal points."""
+        """What is free, GPUs first and cpu only between equals (`left`, where no node has GPUs): less of it
+        decides between equal points."""
+        if self.memory_largest:
+            return self.left[rows].astype(np.int64)
         cpu = np.maximum(self.cpu_free[rows], 0) * LEFT_PARTS // self.cpu_largest
         found: Ints = self.gpu_millis[rows] * LEFT_PARTS // self.gpu_largest * LEFT_PARTS + cpu
         return found
@@ -359,9 +363,9 @@ class Fleet:
         self.touched[row] = None
         if sign < 0:
             self._freed[row] = None
-        self.cpu_free[row] -= sign * cpu
+        self.cpu_free[row] = self.cpu_free.item(row) - sign * cpu
         if memory:
-            self.memory_free[row] -= sign * memory
+            self.memory_free[row] = self.memory_free.item(row) - sign * memory
         if devices:
             levels, each = self.levels[row].copy(), sign * (gpu_millis or WHOLE)
             for index in devices:

@@ -46,8 +46,7 @@ Terms = Callable[[Fleet, Need, int, Job], dict[str, int]]
 
 def tightest(fleet: Fleet, need: Need, row: int, devices: Sequence[int]) -> int:
     """The device with the least left."""
-    levels = fleet.levels[row]
-    return min(devices, key=lambda index: levels[index])
+    return min(devices, key=fleet.levels[row].__getitem__)
 
 
 def nothing(fleet: Fleet, need: Need) -> int:
