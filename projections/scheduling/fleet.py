@@ -48,7 +48,7 @@ class Fleet:
     """
 
     def __init__(self, state: ClusterState) -> None:
-        self.generation = 0
+        self.generation = self.tastes = 0
         self.rebuild(state)
 
     # ---- layout -------------------------------------------------------------------------------
@@ -62,6 +62,7 @@ class Fleet:
         self.ready: Mask = np.zeros(count, dtype=np.bool_)
         self.cordoned: Mask = np.zeros(count, dtype=np.bool_)
         self.spot: Mask = np.zeros(count, dtype=np.bool_)
+        self.tainted: Mask = np.zeros(count, dtype=np.bool_)
         for name in ("drivers", "price", "hazard", "kind", "cpu_total", "memory_total", "gpu_devices", "gpu_millis"):
             setattr(self, name, np.zeros(count, dtype=np.int64))
         self.gpu_total: dict[str, Ints] = {"": np.zeros(count, dtype=np.int64)}
@@ -155,7 +156,8 @@ class Fleet:
         self._freed.clear()
         if self._typical is not state.typical:
             self._typical = self.typical = state.typical
-            self._forget_answers()
+            self.tastes += 1
+            self._memo.clear()
         for row in rows:
             node = state.nodes[self.names[row]]
             if self._static[row] != static_part(node):
@@ -180,7 +182,7 @@ class Fleet:
         self.devices[row], self._layout_of[row] = devices, layout
         self.drivers[row] = sum(DRIVER_BITS.get(driver, 0) for driver in dict.fromkeys(node.drivers))
         self.price[row], self.hazard[row], self.spot[row] = node.price_micros_per_h, node.hazard_ppm_per_h, node.spot
-        self._labels[row], self._taints[row] = node.labels, node.taints
+        self._labels[row], self._taints[row], self.tainted[row] = node.labels, node.taints, bool(node.taints)
         self.kind[row] = layout.kind
         self.cpu_total[row], self.memory_total[row] = node.capacity.cpu_millis, node.capacity.memory_bytes
         self.gpu_devices[row] = layout.size
@@ -296,22 +298,18 @@ class Fleet:
 
     def labelled(self, name: str, value: str) -> Mask:
         """Rows with this label; "" = any value."""
-        return self.memo(
-            ("label", name, value),
-            lambda fleet: np.array(
-                [name in labels and value in ("", labels[name]) for labels in fleet._labels], dtype=np.bool_
-            ),
-        )
+        found = [name in labels and value in ("", labels[name]) for labels in self._labels]
+        return np.array(found, dtype=np.bool_)
 
     def tolerated(self, tolerations: Sequence[str]) -> Mask:
         """Rows all of whose taints are tolerated."""
-        return self.memo(
-            ("taint", tolerations),
-            lambda fleet: np.array(
-                [not taints or "*" in tolerations or all(taint in tolerations for taint in taints)
-                 for taints in fleet._taints], dtype=np.bool_
-            ),
-        )  # fmt: skip
+        found = ~self.tainted
+        if "*" in tolerations:
+            found[:] = True
+        elif tolerations:
+            for row in np.flatnonzero(self.tainted).tolist():
+                found[row] = all(taint in tolerations for taint in self._taints[row])
+        return found
 
     def spare(self, rows: Ints | slice) -> Ints:
         """What is free, GPUs first and cpu only between equals (`left`, where no node has GPUs): less of it

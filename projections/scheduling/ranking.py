@@ -18,7 +18,8 @@ from eventsched.projections.scheduling.scores import BLOCKED, NOBODY, Score
 
 CELLS_MAX = 1 << 24
 """Rows times rankings kept: 150 MB at most."""
-LEAST_KEPT = 16
+LEAST_KEPT, MOST_KEPT = 16, 2_048
+"""Rankings kept, whatever the number of rows."""
 MANY = 16
 """With more changes than this part of the rows, they are not looked at as they are listed, one by one."""
 
@@ -55,6 +56,7 @@ class Ranking:
         "now",
         "rank",
         "size",
+        "tastes",
     )  # fmt: skip
 
     def __init__(self, fleet: Fleet, need: Need, score: Score) -> None:
@@ -66,13 +68,15 @@ class Ranking:
         self._least = least_room(need)
         self._worth = 0
         self.size = fleet.count
-        self.generation = -1
+        self.generation = self.tastes = -1
         self.now = 0
 
     def sync(self) -> None:
         """Look at what changed."""
         fleet = self._fleet
-        rows = fleet.since(self.now) if self.generation == fleet.generation else None
+        tastes = fleet.tastes if self._score.learns else 0
+        known = self.generation == fleet.generation and self.tastes == tastes
+        rows = fleet.since(self.now) if known else None
         if rows is None:
             if self.generation != fleet.generation:
                 self._lasting = lasting(fleet, self._need)
@@ -87,7 +91,7 @@ class Ranking:
                 self._look(changed.nonzero()[0])
         elif len(rows):
             self._look(rows)
-        self.generation, self.now = fleet.generation, fleet.now
+        self.generation, self.tastes, self.now = fleet.generation, tastes, fleet.now
 
     def _look(self, rows: Rows) -> None:
         fits = has_room(self._fleet, self._need, rows, self._least)
@@ -156,7 +160,7 @@ class Rankings:
 
     def of(self, need: Need) -> Ranking:
         """The ranking for a need, up to date."""
-        kept, most = self._kept, max(LEAST_KEPT, CELLS_MAX // max(1, self.fleet.count))
+        kept, most = self._kept, min(MOST_KEPT, max(LEAST_KEPT, CELLS_MAX // max(1, self.fleet.count)))
         ranking = kept.get(need)
         if ranking is None or ranking.size != self.fleet.count:
             kept.pop(need, None)
