@@ -16,8 +16,6 @@ from eventsched.projections.scheduling.layouts import WHOLE
 from eventsched.projections.scheduling.needs import Need
 
 Rows = Ints | slice
-_ALL_FOUR = np.uint32(0x01010101)
-"""Four true comparisons side by side."""
 ALL = slice(None)
 
 
@@ -137,8 +135,8 @@ def least_room(need: Need) -> Ints:
 def has_room(fleet: Fleet, need: Need, rows: Rows, least: Ints | None = None) -> Mask:
     """Rows that pass the other filters: alive, and enough is free. least: `least_room(need)`, if at hand."""
     room = fleet.room if isinstance(rows, slice) else fleet.room.take(rows, axis=0)
-    enough = room >= (least_room(need) if least is None else least)
-    mask: Mask = enough.view(np.uint32)[:, 0] == _ALL_FOUR
+    lacking = room < (least_room(need) if least is None else least)
+    mask: Mask = np.logical_not(lacking.view(np.uint32)[:, 0])  # four answers side by side
     if need.gpu_models:
         mask &= gpus_offered(fleet, need, rows) >= (need.gpu_millis or need.gpus)
     if need.group:

@@ -48,7 +48,7 @@ class Fleet:
     """
 
     def __init__(self, state: ClusterState) -> None:
-        self.generation = 0
+        self.generation = self.tastes = 0
         self.rebuild(state)
 
     # ---- layout -------------------------------------------------------------------------------
@@ -62,6 +62,7 @@ class Fleet:
         self.ready: Mask = np.zeros(count, dtype=np.bool_)
         self.cordoned: Mask = np.zeros(count, dtype=np.bool_)
         self.spot: Mask = np.zeros(count, dtype=np.bool_)
+        self.tainted: Mask = np.zeros(count, dtype=np.bool_)
         for name in ("drivers", "price", "hazard", "kind", "cpu_total", "memory_total", "gpu_devices", "gpu_millis"):
             setattr(self, name, np.zeros(count, dtype=np.int64))
         self.gpu_total: dict[str, Ints] = {"": np.zeros(count, dtype=np.int64)}
@@ -106,6 +107,7 @@ class Fleet:
         self.generation += 1
         self._memo: dict[object, Any] = {}
         self._log: Ints = np.zeros(max(LOG_MIN, 8 * self.count), dtype=np.int64)
+        self._log_size = len(self._log)
         self._log_start = self._log_end = 0
 
     def memo(self, key: object, make: Callable[[Self], T]) -> T:
@@ -154,7 +156,8 @@ class Fleet:
         self._freed.clear()
         if self._typical is not state.typical:
             self._typical = self.typical = state.typical
-            self._forget_answers()
+            self.tastes += 1
+            self._memo.clear()
         for row in rows:
             node = state.nodes[self.names[row]]
             if self._static[row] != static_part(node):
@@ -179,7 +182,7 @@ class Fleet:
         self.devices[row], self._layout_of[row] = devices, layout
         self.drivers[row] = sum(DRIVER_BITS.get(driver, 0) for driver in dict.fromkeys(node.drivers))
         self.price[row], self.hazard[row], self.spot[row] = node.price_micros_per_h, node.hazard_ppm_per_h, node.spot
-        self._labels[row], self._taints[row] = node.labels, node.taints
+        self._labels[row], self._taints[row], self.tainted[row] = node.labels, node.taints, bool(node.taints)
         self.kind[row] = layout.kind
         self.cpu_total[row], self.memory_total[row] = node.capacity.cpu_millis, node.capacity.memory_bytes
         self.gpu_devices[row] = layout.size
@@ -239,7 +242,6 @@ class Fleet:
                 free = levels if layout.alike else [levels[index] for index in indexes]
                 column[row] = free.count(WHOLE)
                 self.gpu_most[name][row] = max(free)
-        self.gpu_millis[row] = sum(levels)
         if self._matrix is not None:
             self._matrix[row, : len(levels)] = levels
 
@@ -254,18 +256,19 @@ class Fleet:
             self._groups_of[row] = groups
 
     def _set_left(self, row: int) -> None:
-        cpu, memory = self.room[row, :2].tolist()
+        cpu = self.cpu_free.item(row)
         left = cpu * LEFT_PARTS // self.cpu_largest if cpu > 0 else 0
-        if not self.memory_largest:
-            left += sum(self.levels[row]) * LEFT_PARTS // self.gpu_largest
-        elif memory > 0:
-            left += memory * LEFT_PARTS // self.memory_largest
+        if self.memory_largest:
+            left += max(0, self.memory_free.item(row)) * LEFT_PARTS // self.memory_largest
+        else:
+            millis = self.gpu_millis[row] = sum(self.levels[row])
+            left += millis * LEFT_PARTS // self.gpu_largest
         self.left[row] = left
 
     def _changed(self, row: int) -> None:
         self._set_left(row)
         place = self._log_end - self._log_start
-        if place == len(self._log):
+        if place == self._log_size:
             self._log_start, place = self._log_end, 0
         self._log[place] = row
         self._log_end += 1
@@ -295,25 +298,24 @@ class Fleet:
 
     def labelled(self, name: str, value: str) -> Mask:
         """Rows with this label; "" = any value."""
-        return self.memo(
-            ("label", name, value),
-            lambda fleet: np.array(
-                [name in labels and value in ("", labels[name]) for labels in fleet._labels], dtype=np.bool_
-            ),
-        )
+        found = [name in labels and value in ("", labels[name]) for labels in self._labels]
+        return np.array(found, dtype=np.bool_)
 
     def tolerated(self, tolerations: Sequence[str]) -> Mask:
         """Rows all of whose taints are tolerated."""
-        return self.memo(
-            ("taint", tolerations),
-            lambda fleet: np.array(
-                [not taints or "*" in tolerations or all(taint in tolerations for taint in taints)
-                 for taints in fleet._taints], dtype=np.bool_
-            ),
-        )  # fmt: skip
+        found = ~self.tainted
+        if "*" in tolerations:
+            found[:] = True
+        elif tolerations:
+            for row in np.flatnonzero(self.tainted).tolist():
+                found[row] = all(taint in tolerations for taint in self._taints[row])
+        return found
 
     def spare(self, rows: Ints | slice) -> Ints:
-        """What is free, GPUs first and cpu only between equals: less of it decides between equal points."""
+        """What is free, GPUs first and cpu only between equals (`left`, where no node has GPUs): less of it
+        decides between equal points."""
+        if self.memory_largest:
+            return self.left[rows].astype(np.int64)
         cpu = np.maximum(self.cpu_free[rows], 0) * LEFT_PARTS // self.cpu_largest
         found: Ints = self.gpu_millis[rows] * LEFT_PARTS // self.gpu_largest * LEFT_PARTS + cpu
         return found
@@ -354,9 +356,9 @@ class Fleet:
         self.touched[row] = None
         if sign < 0:
             self._freed[row] = None
-        self.cpu_free[row] -= sign * cpu
+        self.cpu_free[row] = self.cpu_free.item(row) - sign * cpu
         if memory:
-            self.memory_free[row] -= sign * memory
+            self.memory_free[row] = self.memory_free.item(row) - sign * memory
         if devices:
             levels, each = self.levels[row].copy(), sign * (gpu_millis or WHOLE)
             for index in devices:

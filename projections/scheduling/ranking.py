@@ -18,7 +18,8 @@ from eventsched.projections.scheduling.scores import BLOCKED, NOBODY, Score
 
 CELLS_MAX = 1 << 24
 """Rows times rankings kept: 150 MB at most."""
-LEAST_KEPT = 16
+LEAST_KEPT, MOST_KEPT = 16, 2_048
+"""Rankings kept, whatever the number of rows."""
 MANY = 16
 """With more changes than this part of the rows, they are not looked at as they are listed, one by one."""
 
@@ -31,46 +32,55 @@ class Best(NamedTuple):
 
 
 NONE = Best(-1, 0)
+_AS_COST = np.array((BLOCKED, 0), dtype=np.int16)
 
 
 class Ranking:
-    """One need's answer. fits: where there is room; `rank` or `blocked` beside it, as the score counts.
+    """One need's answer: `rank`, `blocked` or `fits`, as the score counts.
 
-    rank: higher is better, NOBODY without room. blocked: 0, or BLOCKED without room. Equals go to the
-    smaller row.
+    rank: higher is better, NOBODY without room. blocked: 0, or BLOCKED without room. fits: where there is
+    room. Equals go to the smaller row.
     """
 
     __slots__ = (
         "_costs",
+        "_fits",
         "_fleet",
         "_lasting",
         "_least",
         "_need",
         "_score",
+        "_worth",
         "blocked",
-        "fits",
         "generation",
         "now",
         "rank",
-    )
+        "size",
+        "tastes",
+    )  # fmt: skip
 
     def __init__(self, fleet: Fleet, need: Need, score: Score) -> None:
         self._fleet, self._need, self._score = fleet, need, score
-        self.fits: Mask = np.zeros(fleet.count, dtype=np.bool_)
+        self._fits: Mask = np.zeros(0 if score.cost else fleet.count, dtype=np.bool_)
         self.rank: Ints = np.full(fleet.count if score.by_row else 0, NOBODY, dtype=np.int64)
         self.blocked: Shorts = np.full(fleet.count if score.cost else 0, BLOCKED, dtype=np.int16)
         self._costs = np.zeros_like(self.blocked)
         self._least = least_room(need)
-        self.generation = -1
+        self._worth = 0
+        self.size = fleet.count
+        self.generation = self.tastes = -1
         self.now = 0
 
     def sync(self) -> None:
         """Look at what changed."""
         fleet = self._fleet
-        rows = fleet.since(self.now) if self.generation == fleet.generation else None
+        tastes = fleet.tastes if self._score.learns else 0
+        known = self.generation == fleet.generation and self.tastes == tastes
+        rows = fleet.since(self.now) if known else None
         if rows is None:
             if self.generation != fleet.generation:
                 self._lasting = lasting(fleet, self._need)
+                self._worth = self._score.worth(fleet, self._need)
             self._look(ALL)
         elif len(rows) * MANY > fleet.count:
             if self._score.by_row is None:
@@ -81,33 +91,44 @@ class Ranking:
                 self._look(changed.nonzero()[0])
         elif len(rows):
             self._look(rows)
-        self.generation, self.now = fleet.generation, fleet.now
+        self.generation, self.tastes, self.now = fleet.generation, tastes, fleet.now
 
     def _look(self, rows: Rows) -> None:
         fits = has_room(self._fleet, self._need, rows, self._least)
         if self._lasting is not None:
             fits &= self._lasting[rows]
-        self.fits[rows] = fits
         if self._score.cost is not None:
-            self.blocked[rows] = np.multiply(~fits, BLOCKED, dtype=np.int16)
-        elif self._score.by_row is not None:
+            self.blocked[rows] = _AS_COST.take(fits.view(np.int8))
+            return
+        self._fits[rows] = fits
+        if self._score.by_row is not None:
             self.rank[rows] = np.where(fits, self._score.rank(self._fleet, self._need, rows), NOBODY)
+
+    @property
+    def fits(self) -> Mask:
+        """Rows with room."""
+        return self._fits if self._score.cost is None else self.blocked == 0
 
     def count(self) -> int:
         """How many rows have room."""
-        return int(np.count_nonzero(self.fits))
+        if self._score.cost is None:
+            return int(np.count_nonzero(self._fits))
+        return len(self.blocked) - int(np.count_nonzero(self.blocked))
 
     def best(self) -> tuple[Best, Best]:
         """The best row and the second, for scores that go by row."""
         score = self._score
         if score.cost is None:
             return best_of(score, self.rank)
-        worth = score.worth(self._fleet, self._need)
-        costs = np.maximum(score.cost(self._fleet), self.blocked, out=self._costs)
+        worth, costs = self._worth, self._costs
+        np.maximum(score.cost(self._fleet), self.blocked, out=costs)
         row = int(costs.argmin())
-        cost, costs[row] = int(costs[row]), BLOCKED
+        cost = costs.item(row)
+        if cost == BLOCKED:
+            return NONE, NONE
+        costs[row] = BLOCKED
         second = int(costs.argmin())
-        other = int(costs[second])
+        other = costs.item(second)
         return Best(row, worth - cost), NONE if other == BLOCKED else Best(second, worth - other)
 
     def ranks(self) -> Ints:
@@ -139,11 +160,14 @@ class Rankings:
 
     def of(self, need: Need) -> Ranking:
         """The ranking for a need, up to date."""
-        ranking = self._kept.pop(need, None)
-        if ranking is None or len(ranking.fits) != self.fleet.count:
-            ranking = Ranking(self.fleet, need, self.score)
-            if len(self._kept) >= max(LEAST_KEPT, CELLS_MAX // max(1, self.fleet.count)):
-                del self._kept[next(iter(self._kept))]
-        self._kept[need] = ranking
+        kept, most = self._kept, min(MOST_KEPT, max(LEAST_KEPT, CELLS_MAX // max(1, self.fleet.count)))
+        ranking = kept.get(need)
+        if ranking is None or ranking.size != self.fleet.count:
+            kept.pop(need, None)
+            if len(kept) >= most:
+                del kept[next(iter(kept))]
+            ranking = kept[need] = Ranking(self.fleet, need, self.score)
+        elif len(kept) == most:  # the order only matters when one must go
+            kept[need] = kept.pop(need)
         ranking.sync()
         return ranking

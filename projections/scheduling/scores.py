@@ -46,8 +46,7 @@ Terms = Callable[[Fleet, Need, int, Job], dict[str, int]]
 
 def tightest(fleet: Fleet, need: Need, row: int, devices: Sequence[int]) -> int:
     """The device with the least left."""
-    levels = fleet.levels[row]
-    return min(devices, key=lambda index: levels[index])
+    return min(devices, key=fleet.levels[row].__getitem__)
 
 
 def nothing(fleet: Fleet, need: Need) -> int:
@@ -70,8 +69,8 @@ class Score:
 
     least_left: between equal points of by_row, the least left over decides before the node id. unit:
     points that are worth a thousand of another score's in a sum. shown: divisor of points for people.
-    pick: the device for a share. terms: the parts of the points, for people; what all nodes have alike
-    included. looks: what makes classes.
+    pick: the device for a share. learns: points depend on the jobs that are typical. terms: the parts of
+    the points, for people; what all nodes have alike included. looks: what makes classes.
     """
 
     summary: str
@@ -83,6 +82,7 @@ class Score:
     unit: int = 1_000
     shown: int = 1
     pick: Pick = tightest
+    learns: bool = False
     terms: Terms | None = None
     looks: Looks = PLAIN
 
@@ -191,6 +191,7 @@ def weighted(parts: Mapping[str, tuple[Score, int]]) -> Score:
         by_row=by_row if kept else None,
         least_left=kept and any(score.least_left for score, _ in scores),
         pick=heaviest.pick,
+        learns=any(score.learns for score, _ in scores),
         terms=terms,
         looks=looks,
     )
@@ -210,6 +211,7 @@ SCORES: dict[str, Score] = {
         least_left=True,
         unit=25,  # a GPU lost to everybody
         pick=fgd_pick,
+        learns=True,
     ),
     "cost-aware": Score(
         "0.2 cost + 0.3 priority + 0.2 SLA + 0.2 reschedule + 0.1 resource, in millionths",

@@ -22,10 +22,8 @@ class Held(NamedTuple):
     group: str = ""
 
 
-class _Taken(NamedTuple):
-    row: int
-    need: Need
-    devices: tuple[int, ...]
+_Taken = tuple[int, Need, Sequence[int]]
+"""Row, need, indexes of devices."""
 
 
 class Trial:
@@ -46,13 +44,14 @@ class Trial:
     def commit(self, row: int, need: Need) -> list[Gpu]:
         """Take what `need` asks for from `row`; the devices given."""
         fleet = self.fleet
-        devices: tuple[int, ...] = ()
+        devices: Sequence[int] = ()
         if need.gpus or need.gpu_millis:
-            devices = tuple(chosen_devices(fleet, row, need, self._pick))
+            devices = chosen_devices(fleet, row, need, self._pick)
             assert len(devices) == (need.gpus or 1), (row, need)
         fleet.take(row, need, devices)
-        self._taken.append(_Taken(row, need, devices))
-        return [fleet.devices[row][index] for index in devices]
+        self._taken.append((row, need, devices))
+        all_devices = fleet.devices[row]
+        return [all_devices[index] for index in devices]
 
     def copy(self) -> Trial:
         """Another one, equal for now; nothing it takes or releases shows here."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from eventsched.events import NodeCordoned, PolicySet
-from eventsched.projections.scheduling.filters import Refused, refusals
+from eventsched.projections.scheduling.filters import FILTERS, Refused, refusals
 from eventsched.projections.scheduling.fleet import Fleet
 from eventsched.projections.scheduling.needs import need_of
 from eventsched.projections.scheduling.usage import Usage
 from eventsched.projections.scheduling.waiting import why_waiting
+from eventsched.reasons import REASONS
 from eventsched.resources import Resources
 from eventsched.spec import JobSpec
 
@@ -228,3 +229,7 @@ def test_limits_per_node_hold_in_a_planner_that_saw_them_late(name: str) -> None
     assert len([run for run in ledger.state.runs.values() if not run.key.endswith("first")]) == (
         1 if name == "anti_affinity" else 2
     )
+
+
+def test_every_filter_s_code_is_a_reason() -> None:
+    assert not [one.code for one in FILTERS if one.code not in REASONS]
