@@ -17,7 +17,7 @@ from ..cluster import Cluster, until
 from .terminal import Terminal
 
 NODES = {
-    "n1": ("--gpus", "A100:2", "--price", "3.00"),
+    "n1": ("--gpus", "A100:3", "--price", "3.00"),
     "n2": ("--gpus", "A100:1,H100:1", "--price", "2.00"),
     "n3": ("--gpus", "none", "--price", "0.50", "--label", "disk=ssd"),
 }
