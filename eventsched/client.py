@@ -26,7 +26,6 @@ from eventsched.errors import (
     InvalidSpec,
     NoScheduler,
     PermissionDenied,
-    StoreFull,
     WaitTimeout,
 )
 from eventsched.events import (
@@ -45,6 +44,7 @@ from eventsched.log.gather import GatheringWriter
 from eventsched.log.jetstream import JetStreamLog
 from eventsched.log.link import Link, LinkOptions, connect
 from eventsched.log.port import AppendError, Denied, Outgoing
+from eventsched.log.store import StoreCheck
 from eventsched.log.streams import api, verify_ev
 from eventsched.new_ids import new_job_id, new_ulid
 from eventsched.outputs import OutputChunk, read_output
@@ -62,8 +62,6 @@ T = TypeVar("T")
 
 WAIT_WINDOW_S = 2.0
 WRITE_TIMEOUT_S = 30.0
-STORE_LIMIT_PERCENT = 90
-STORE_CHECK_S = 10.0
 
 NodeViews = list[NodeView]
 PolicyViews = list[PolicyView]
@@ -92,7 +90,7 @@ class Client:
         self._asker = Asker(link)
         self._closed = False
         self._written = 0
-        self._store_checked = 0.0
+        self.store = StoreCheck(link)
 
     @classmethod
     async def connect(
@@ -156,7 +154,7 @@ class Client:
         owner = tenant or self.tenant
         wanted = as_pairs(jobs)
         self._check_open()
-        await self._check_store()
+        await self.store.check()
         results = await self._submit_all(owner, [(job_id or new_job_id(spec.name), spec) for job_id, spec in wanted])
         for index, (job_id, spec) in enumerate(wanted):
             if not job_id and isinstance(results[index], DuplicateJob):  # the dice gave an id that is taken
@@ -183,23 +181,6 @@ class Client:
                 self._written = max(self._written, seq)
                 results.append(Submitted(job_id, owner, seq))
         return results
-
-    async def _check_store(self) -> None:
-        """Submissions stop while the store is nearly full, so that reports still fit."""
-        now = asyncio.get_running_loop().time()
-        if now - self._store_checked < STORE_CHECK_S:
-            return
-        try:
-            info = msgspec.json.decode(await self.link.request("$JS.API.INFO", b""))
-        except (PermissionDenied, TimeoutError):
-            return
-        limit, used = info.get("limits", {}).get("max_storage", -1), info.get("storage", 0)
-        if limit > 0 and used * 100 >= limit * STORE_LIMIT_PERCENT:
-            raise StoreFull(
-                f"the log's store is {used * 100 // limit} % full ({used} of {limit} bytes)",
-                "enlarge the store of the NATS server; running jobs go on",
-            )
-        self._store_checked = now
 
     # ---- steering -----------------------------------------------------------------------------
 
