@@ -215,4 +215,6 @@ def _status(error: EventschedError) -> str:
 
 
 def _body(error: EventschedError) -> ErrorBody:
-    return ErrorBody(error.message, error.hint, error.problems if isinstance(error, BadForm) else [])
+    if isinstance(error, BadForm):
+        return ErrorBody(error.message, f"{query.SCHEMA} lists the fields of a job", error.problems)
+    return ErrorBody(error.message, error.hint)

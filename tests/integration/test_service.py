@@ -10,12 +10,15 @@ from typing import Any
 
 import pytest
 
+from eventsched.asking import ask_replicas
 from eventsched.endpoints import ENDPOINTS
 from eventsched.errors import NoServer
+from eventsched.log.link import connect
 from eventsched.nats_server import NatsServer
 from eventsched.projections.leader.service import BY_TENANT
+from eventsched.query import ReplicaReport
 
-from ..cluster import Cluster
+from ..cluster import Cluster, until
 from ..production import ProductionServer
 from ..raw_nats import RawNats, raw_nats
 
@@ -195,6 +198,10 @@ async def _speaks_for_itself(operator: RawNats, acme: RawNats) -> None:
     assert (await operator.request("eventsched.abort", {"job_id": "other/theirs"})).json["tenant"] == "other"
     listed = (await operator.request("eventsched.list", {"tenant": "other", "states": ["pending"]})).json
     assert listed["jobs"] == []
+    found = await acme.ask("$JS.API.DIRECT.GET.EV", {"seq": 1, "batch": 10, "next_by_subj": "ev.job.acme.own.>"})
+    story = [(await asyncio.wait_for(found.get(), 10)).headers for _ in range(3)]
+    assert [one.get("Nats-Subject", "").rpartition(".")[2] for one in story[:2]] == ["submitted", "abort_requested"]
+    assert story[2]["Status"].startswith("204"), "and that is all"
 
 
 async def _is_found(acme: RawNats) -> None:
@@ -222,3 +229,42 @@ async def test_no_account_can_be_given_the_name_of_another(tmp_path: Path, stole
             await server.wait_ready()
     finally:
         server.stop()
+
+
+# ---- what schedulers say of themselves --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [NatsServer, ProductionServer])
+async def test_every_scheduler_reports_for_metrics(tmp_path: Path, kind: type[NatsServer]) -> None:
+    """Across accounts, too."""
+    server = kind(tmp_path / "nats")
+    server.start()
+    cluster = Cluster(tmp_path, server)
+    try:
+        await server.wait_ready()
+        link = await connect(server.options("operator"), "test")
+        assert await ask_replicas(link) == []
+        cluster.scheduler("s1")
+        cluster.agent("n1")
+        client = await cluster.ready(1)
+        cluster.scheduler("s2")
+
+        async def both() -> list[ReplicaReport]:
+            found = await ask_replicas(link)
+            return found if len(found) == 2 else []
+
+        await until(both, what="two schedulers")
+        job = await client.submit(driver="fake")
+        await client.wait(job.job_id, timeout=30)
+        s1, s2 = await both()
+        assert (s1.scheduler, s1.role, s1.placements) == ("s1", "leading", 1)
+        assert (s2.scheduler, s2.role, s2.placements, s2.rounds) == ("s2", "standby", 0, 0)
+        assert s1.rounds >= 2
+        assert s1.decide_ns > 0
+        assert s1.commit_ns > 0
+        assert 0 <= s1.heartbeat_age_ms["ready"] < 10_000
+        await cluster.kill("s2")
+        assert [one.scheduler for one in await ask_replicas(link)] == ["s1"]
+        await link.close()
+    finally:
+        await cluster.stop()
