@@ -11,7 +11,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,8 @@ RETRY_S = 0.05
 CLAIM_AFTER_S = 0.2
 FLUSH_EVERY_S = 0.5
 MIN_SEQ_WAIT_S = 5.0
+WATCHERS_MAX = 32
+WATCH_EVERY_S = 0.1
 
 
 def mono_ms() -> int:
@@ -87,6 +89,7 @@ class Scheduler:
         self._image: tuple[int, bytes] | None = None
         self._service: Service | None = None
         self._mono_ms = 0
+        self._watchers = 0
 
     # ---- life -------------------------------------------------------------------------------
 
@@ -206,12 +209,24 @@ class Scheduler:
             parent = state.jobs.get(job_key(tenant, array_id))
             return parent is None or parent.array is None or not is_unreached(parent.array, index)
 
+        self._watchers += 1
         try:
-            async with asyncio.timeout(timeout_s), self._folded:
-                await self._folded.wait_for(ended)
+            async with asyncio.timeout(timeout_s):
+                await self._until(ended)
         except TimeoutError:
             return False
+        finally:
+            self._watchers -= 1
         return True
+
+    async def _until(self, ended: Callable[[], bool]) -> None:
+        """A few look after every fold. Many would hold up the fold, and look now and then."""
+        if self._watchers > WATCHERS_MAX:
+            while not ended():
+                await asyncio.sleep(WATCH_EVERY_S)
+            return
+        async with self._folded:
+            await self._folded.wait_for(ended)
 
     def _on_digest(self, seq: int, digest: str, image: bytes) -> None:
         if self.core.role == "leading" and self.ready.is_set():
