@@ -15,8 +15,9 @@ from eventsched.endpoints import ENDPOINTS
 from eventsched.errors import NoServer
 from eventsched.log.link import connect
 from eventsched.nats_server import NatsServer
+from eventsched.projections.leader import service
 from eventsched.projections.leader.service import BY_TENANT
-from eventsched.query import ReplicaReport
+from eventsched.query import NodesRequest, ReplicaReport
 
 from ..cluster import Cluster, until
 from ..production import ProductionServer
@@ -157,6 +158,31 @@ async def test_requests_at_once_do_not_wait_for_one_another(operator: RawNats) -
     assert patient.empty()
     await operator.request("eventsched.abort", {"job_id": "long"})
     assert (await asyncio.wait_for(patient.get(), 15)).json["state"] == "aborted"
+
+
+async def test_too_many_requests_are_told_so_and_those_in_hand_are_answered_at_the_end(
+    nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, go_on = asyncio.Event(), asyncio.Event()
+
+    async def nodes(_: NodesRequest, __: str) -> list[str]:
+        asked.set()
+        await go_on.wait()
+        return ["slow"]
+
+    monkeypatch.setattr(service, "AT_ONCE_MAX", 1)
+    link = await connect(nats_server.options("scheduler"), "test")
+    offered = await service.serve(link, "1.0.0", {"nodes": nodes})
+    async with raw_nats(nats_server) as client:
+        first = await client.ask("eventsched.nodes")
+        await asyncio.wait_for(asked.wait(), 10)
+        assert (await client.request("eventsched.nodes")).error[0] == "503"
+        stopping = asyncio.ensure_future(offered.stop())
+        go_on.set()
+        await stopping
+        assert (await asyncio.wait_for(first.get(), 10)).json == ["slow"]
+        assert (await client.request("eventsched.nodes")).headers["Status"].startswith("503"), "nobody is there"
+    await link.close()
 
 
 # ---- whose word counts --------------------------------------------------------------------------
