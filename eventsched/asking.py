@@ -18,7 +18,20 @@ ATTEMPTS = 16
 HEDGE_S = 0.5
 RETRY_S = 0.2
 
+REPLICAS_S, QUIET_S = 0.5, 0.1
+"""How long the statistics of all schedulers may take, and the silence after which no more are awaited."""
+
 Answer = TypeVar("Answer")
+
+
+class _EndpointNumbers(msgspec.Struct):
+    data: Any = None
+
+
+class _Statistics(msgspec.Struct):
+    """As much of the answer to `$SRV.STATS` as is wanted here."""
+
+    endpoints: list[_EndpointNumbers] = []
 
 
 class Asker:
@@ -65,6 +78,39 @@ class Asker:
             return await self._link.guard(subject, self._link.client.request(subject, payload, timeout=timeout_s))
         except (TimeoutError, nats.errors.Error):
             return None
+
+
+async def ask_replicas(link: Link) -> list[query.ReplicaReport]:
+    """What every scheduler that answers says of itself, by name. A frozen one is missing."""
+    inbox = link.client.new_inbox()
+    subscription = await link.client.subscribe(inbox)
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + REPLICAS_S
+    found: dict[str, query.ReplicaReport] = {}
+    try:
+        await link.client.publish(f"$SRV.STATS.{query.SERVICE}", b"", reply=inbox)
+        while (left_s := deadline - loop.time()) > 0:
+            message = await subscription.next_msg(min(left_s, QUIET_S) if found else left_s)
+            report = _report_in(message.data)
+            if report is not None:
+                found[report.scheduler] = report
+            elif not message.data:  # the server's word that nobody listens
+                break
+    except (TimeoutError, nats.errors.Error):
+        pass
+    finally:
+        if not link.client.is_closed:
+            await subscription.unsubscribe()
+    return [found[name] for name in sorted(found)]
+
+
+def _report_in(payload: bytes) -> query.ReplicaReport | None:
+    """The scheduler's words in the statistics of its service; None if these are of another service."""
+    try:
+        numbers = msgspec.json.decode(payload, type=_Statistics)
+        return next((msgspec.convert(one.data, query.ReplicaReport) for one in numbers.endpoints if one.data), None)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
 
 
 async def policy_answer(log: EventLog, request: int, timeout_s: float) -> int:

@@ -45,13 +45,13 @@ from eventsched.log.gather import GatheringWriter
 from eventsched.log.jetstream import JetStreamLog
 from eventsched.log.link import Link, LinkOptions, connect
 from eventsched.log.port import AppendError, Denied, Outgoing
+from eventsched.log.store import StoreCheck
 from eventsched.log.streams import api, verify_ev
 from eventsched.new_ids import new_job_id, new_ulid
 from eventsched.outputs import OutputChunk, read_output
 from eventsched.recorded import Recorded
 from eventsched.settings import DEFAULT_TENANT, link_options
 from eventsched.spec import JobSpec
-from eventsched.store_watch import StoreWatch
 from eventsched.stories import follow_events
 from eventsched.submissions import as_pairs, make_spec, submission, submit_error
 from eventsched.targets import check_complete, check_requeue, job_to_change, split_tenant
@@ -91,7 +91,7 @@ class Client:
         self._asker = Asker(link)
         self._closed = False
         self._written = 0
-        self._store = StoreWatch(link)
+        self.store = StoreCheck(link)
 
     @classmethod
     async def connect(
@@ -155,7 +155,7 @@ class Client:
         owner = tenant or self.tenant
         wanted = as_pairs(jobs)
         self._check_open()
-        await self._store.check()
+        await self.store.check()
         results = await self._submit_all(owner, [(job_id or new_job_id(spec.name), spec) for job_id, spec in wanted])
         for index, (job_id, spec) in enumerate(wanted):
             if not job_id and isinstance(results[index], DuplicateJob):  # the dice gave an id that is taken

@@ -45,7 +45,8 @@ accounts {{
     users: [
       {{ user: scheduler, password: "{scheduler}", permissions {{
         publish {{ allow: ["ev.leader", "ev.assign.>", "ev.decide.>", "ev.admin.cluster_created",
-          "hb._marker", "$JS.API.>", "$JS.ACK.>", "$JS.FC.>", "$KV.LEASE.>", "$O.SNAP.>", "_INBOX.>", "_R_.>"] }}
+          "ev.job.*.*.submitted", "ev.job.*.*.abort_requested", "hb._marker",
+          "$JS.API.>", "$JS.ACK.>", "$JS.FC.>", "$KV.LEASE.>", "$O.SNAP.>", "_INBOX.>", "_R_.>"] }}
         subscribe {{ allow: ["eventsched.>", "$SRV.>", "_INBOX.>"] }} }} }}
       {{ user: agent, password: "{agent}", permissions {{
         publish {{

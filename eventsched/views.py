@@ -208,6 +208,7 @@ class Stats(_View, kw_only=True):
     void_assigns: int = 0
     digest_mismatches: int = 0
     history: str = "complete"
+    lag: int = 0
 
 
 class JobList(Struct, kw_only=True):

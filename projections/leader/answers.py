@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import structs
 
 from eventsched import query
+from eventsched.endpoints import schema_of
 from eventsched.errors import NotFound
 from eventsched.explanation import Explanation
 from eventsched.projections.leader.service import Answer
@@ -41,19 +42,36 @@ class Answers:
         self._queries = Queries(scheduler.core.state, None)
         self._made: tuple[int, Planner] | None = None
 
-    def endpoints(self) -> dict[str, tuple[type, Answer]]:
-        """Name -> (type of the request, coroutine that answers it)."""
+    def endpoints(self) -> dict[str, Answer]:
+        """Name -> coroutine that answers. What is read is the same for all who ask; what is written is not."""
         return {
-            "get": (query.GetRequest, self.get),
-            "explain": (query.ExplainRequest, self.explain),
-            "wait": (query.WaitRequest, self.wait),
-            "list": (query.ListRequest, self.list),
-            "nodes": (query.NodesRequest, self.nodes),
-            "stats": (query.StatsRequest, self.stats),
-            "policies": (query.PoliciesRequest, self.policies),
-            "tenants": (query.TenantsRequest, self.tenants),
-            "prices": (query.PricesRequest, self.prices),
+            "submit": self.submit,
+            "abort": self.abort,
+            "get": self._get_for,
+            "explain": self._explain_for,
+            "wait": _for_all(self.wait),
+            "list": _for_all(self.list),
+            "nodes": _for_all(self.nodes),
+            "stats": _for_all(self.stats),
+            "policies": _for_all(self.policies),
+            "tenants": _for_all(self.tenants),
+            "prices": _for_all(self.prices),
+            "schema": _for_all(_schema),
         }
+
+    async def submit(self, body: object, caller: str) -> query.Written:
+        """A job, into the log."""
+        return await self._scheduler.intake.submit(body, caller)
+
+    async def abort(self, request: query.AbortRequest, caller: str) -> query.Written:
+        """A request to end a job, into the log; it may follow its submission at once."""
+        intake = self._scheduler.intake
+        min_seq = max(request.min_seq, intake.written)
+
+        def look_up(job_id: str, tenant: str) -> Awaitable[JobView]:
+            return self.get(query.GetRequest(job_id, tenant, min_seq))
+
+        return await intake.abort(request, caller, look_up)
 
     async def _up_to_date(self, min_seq: int) -> int:
         """Wait for `min_seq`, write out the history's tail; the log's time now."""
@@ -62,14 +80,20 @@ class Answers:
         self._queries.history = scheduler.records.current(scheduler.core.state.seq)
         return scheduler.core.now_ms(time.monotonic_ns() // 1_000_000)
 
+    async def _get_for(self, request: query.GetRequest, caller: str) -> JobView:
+        return await self.get(structs.replace(request, prefer=request.prefer or caller))
+
     async def get(self, request: query.GetRequest) -> JobView:
         """One job."""
         now_ms = await self._up_to_date(request.min_seq)
         return self._asked(lambda: self._queries.get(request, now_ms))
 
+    async def _explain_for(self, request: query.ExplainRequest, caller: str) -> Explanation:
+        return await self.explain(structs.replace(request, prefer=request.prefer or caller))
+
     async def explain(self, request: query.ExplainRequest) -> Explanation:
         """Why a job waits, or why it went where it went."""
-        ask = query.GetRequest(request.job_id, request.tenant, request.min_seq, request.prefer)
+        ask = query.GetRequest(request.job_id, request.tenant, request.min_seq, prefer=request.prefer)
         now_ms = await self._up_to_date(request.min_seq)
         view = self._asked(lambda: self._queries.get(ask, now_ms))
         state = self._scheduler.core.state
@@ -161,6 +185,45 @@ class Answers:
         scheduler = self._scheduler
         await scheduler.folded(request.min_seq)
         answer = present.stats(scheduler.core.state, scheduler.core.name, scheduler.core.role)
+        answer.lag = scheduler.lag
         answer.digest_mismatches = len(scheduler.replica.mismatches)
         answer.history = scheduler.records.status
         return answer
+
+    def report(self) -> query.ReplicaReport:
+        """What this scheduler says of itself, for metrics."""
+        scheduler, core, work = self._scheduler, self._scheduler.core, self._scheduler.work
+        return query.ReplicaReport(
+            scheduler=core.name,
+            role=core.role,
+            seq=core.state.seq,
+            lag=scheduler.lag,
+            digest_mismatches=len(scheduler.replica.mismatches),
+            rounds=work.rounds,
+            placements=work.placements,
+            decide_ns=work.decide_ns,
+            commit_ns=work.commit_ns,
+            heartbeat_age_ms=self._oldest_heartbeats(),
+        )
+
+    def _oldest_heartbeats(self) -> dict[str, int]:
+        """By state of the node, how long ago the most silent one was heard; without those never heard here."""
+        now, oldest = time.monotonic_ns() // 1_000_000, dict[str, int]()
+        nodes = self._scheduler.core.state.nodes
+        for name, (at_ms, beat) in self._scheduler.beats.items():
+            node = nodes.get(name)
+            if node is not None and node.session == beat.session:
+                shown = present.node_state(node)
+                oldest[shown] = max(oldest.get(shown, 0), now - at_ms)
+        return oldest
+
+
+def _for_all(answer: Callable[[Any], Awaitable[Any]]) -> Answer:
+    async def asked(request: Any, _caller: str) -> Any:
+        return await answer(request)
+
+    return asked
+
+
+async def _schema(request: query.SchemaRequest) -> dict[str, Any]:
+    return schema_of(request.endpoint)

@@ -11,13 +11,12 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import structlog
-from nats.micro.service import Service
 
 from eventsched import __version__, codec, subjects
 from eventsched.errors import WaitTimeout
@@ -35,9 +34,11 @@ from eventsched.projections.cluster.digest import digest_of_image, encode_state
 from eventsched.projections.cluster.state import TERMINAL, ClusterState
 from eventsched.projections.leader.answers import Answers
 from eventsched.projections.leader.core import Mark, SchedulerCore, Write
+from eventsched.projections.leader.intake import Intake
 from eventsched.projections.leader.lease import RENEW_EVERY_S, Lease
 from eventsched.projections.leader.records import Records
-from eventsched.projections.leader.service import serve
+from eventsched.projections.leader.service import Service, serve
+from eventsched.projections.leader.work import Work
 from eventsched.projections.replica import Replica
 from eventsched.projections.snapshots import Snapshots
 from eventsched.recorded import Recorded
@@ -49,6 +50,8 @@ RETRY_S = 0.05
 CLAIM_AFTER_S = 0.2
 FLUSH_EVERY_S = 0.5
 MIN_SEQ_WAIT_S = 5.0
+WATCHERS_MAX = 32
+WATCH_EVERY_S = 0.1
 
 
 def mono_ms() -> int:
@@ -71,6 +74,9 @@ class Scheduler:
         self.snapshots = Snapshots(link, replicas)
         self.lease = Lease(link, name, replicas)
         self.records = Records(link)
+        self.intake = Intake(link)
+        self.work = Work()
+        self.lag = 0
         self.ready = asyncio.Event()
         self.beats: dict[str, tuple[int, Heartbeat]] = {}
         self._created = created
@@ -83,6 +89,7 @@ class Scheduler:
         self._image: tuple[int, bytes] | None = None
         self._service: Service | None = None
         self._mono_ms = 0
+        self._watchers = 0
 
     # ---- life -------------------------------------------------------------------------------
 
@@ -124,6 +131,7 @@ class Scheduler:
     async def _leave(self) -> None:
         if self._service is not None:
             await self._service.stop()
+        await self.intake.close()
         if self.core.role == "leading":
             await self._last_snapshot()
             await self.lease.release()
@@ -161,6 +169,7 @@ class Scheduler:
             self._mono_ms = mono_ms()
             role = core.role
             self.replica.fold_entries(entries)
+            self.lag = max(0, feed.pending)
             if core.planner is None:
                 state.changes.forget_touched()
             if core.role != role:
@@ -173,7 +182,8 @@ class Scheduler:
 
     async def _become_ready(self) -> None:
         self.records.open()
-        self._service = await serve(self.link, __version__, Answers(self).endpoints())
+        answers = Answers(self)
+        self._service = await serve(self.link, __version__, answers.endpoints(), answers.report)
         self.ready.set()
         _log.info("ready", scheduler=self.core.name, seq=self.core.state.seq, jobs=len(self.core.state.jobs))
 
@@ -199,12 +209,24 @@ class Scheduler:
             parent = state.jobs.get(job_key(tenant, array_id))
             return parent is None or parent.array is None or not is_unreached(parent.array, index)
 
+        self._watchers += 1
         try:
-            async with asyncio.timeout(timeout_s), self._folded:
-                await self._folded.wait_for(ended)
+            async with asyncio.timeout(timeout_s):
+                await self._until(ended)
         except TimeoutError:
             return False
+        finally:
+            self._watchers -= 1
         return True
+
+    async def _until(self, ended: Callable[[], bool]) -> None:
+        """A few look after every fold. Many would hold up the fold, and look now and then."""
+        if self._watchers > WATCHERS_MAX:
+            while not ended():
+                await asyncio.sleep(WATCH_EVERY_S)
+            return
+        async with self._folded:
+            await self._folded.wait_for(ended)
 
     def _on_digest(self, seq: int, digest: str, image: bytes) -> None:
         if self.core.role == "leading" and self.ready.is_set():
@@ -257,7 +279,8 @@ class Scheduler:
         """Carry out the core's effects, one at a time."""
         core = self.core
         while True:
-            effect = core.in_flight or core.step(mono_ms())
+            started_ns = time.monotonic_ns()
+            effect = core.in_flight or core.step(started_ns // 1_000_000)
             if effect is None:
                 self._moved.clear()
                 try:
@@ -269,7 +292,9 @@ class Scheduler:
             if isinstance(effect, Mark):
                 await self._mark()
             else:
-                await self._append(effect)
+                decided_ns = time.monotonic_ns()
+                if await self._append(effect) and effect.what == "round":
+                    self.work.add(effect.messages, decided_ns - started_ns, time.monotonic_ns() - decided_ns)
 
     async def _mark(self) -> None:
         try:
@@ -279,7 +304,8 @@ class Scheduler:
             _log.debug("no_marker", error=str(error) or type(error).__name__)
             self.core.marked(None)
 
-    async def _append(self, write: Write) -> None:
+    async def _append(self, write: Write) -> bool:
+        """True when it is known to be stored."""
         core = self.core
         try:
             seq = await self.log.append(write.messages, fence=write.fence)
@@ -297,6 +323,8 @@ class Scheduler:
             core.done(seq)
             if write.what == "digest":
                 self._save_image_of(write.messages[0])
+            return True
+        return False
 
     def _save_image_of(self, message: Outgoing) -> None:
         """Save the image whose digest is now in the log; that of a later one waits for its own record."""

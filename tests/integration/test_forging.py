@@ -53,7 +53,7 @@ async def production(tmp_path: Path) -> AsyncIterator[NatsServer]:
     server.stop()
 
 
-async def _nodes(_: NodesRequest) -> list[str]:
+async def _nodes(_: NodesRequest, __: str) -> list[str]:
     return []
 
 
@@ -65,7 +65,7 @@ async def _with_a_log(server: NatsServer) -> Link:
     agent = await connect(server.options("agent"), "t")
     await JetStreamLog(agent, stream="LOGS").append([Outgoing("logs.acme.n1.7", FORGED)])
     await agent.close()
-    await serve(link, "1.0.0", {"nodes": (NodesRequest, _nodes)})
+    await serve(link, "1.0.0", {"nodes": _nodes})
     await link.client.flush()
     return link
 

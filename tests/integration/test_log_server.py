@@ -319,7 +319,7 @@ async def test_a_full_store_stops_submissions_first(tmp_path: Path) -> None:
         return msgspec.json.encode({"limits": {"max_storage": 1000}, "storage": 900})
 
     client.link.request = nearly_full  # type: ignore[method-assign,assignment]
-    client._store._good_until = 0.0
+    client.store.forget()
     with pytest.raises(StoreFull, match="90 % full"):
         await client.submit(driver="fake")
     await client.close()

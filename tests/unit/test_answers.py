@@ -11,12 +11,13 @@ from typing import Any, cast
 import pytest
 
 from eventsched.errors import NotFound
-from eventsched.events import AbortRequested, HoldRequested
+from eventsched.events import AbortRequested, HoldRequested, NodeDrained
 from eventsched.heartbeat import Heartbeat, RunUsage
 from eventsched.projections.leader.answers import Answers
 from eventsched.projections.leader.core import SchedulerCore
 from eventsched.projections.leader.records import Records
 from eventsched.projections.leader.shell import Scheduler
+from eventsched.projections.leader.work import Work
 from eventsched.projections.replica import Replica
 from eventsched.query import ListRequest, NodesRequest, StatsRequest
 from eventsched.resources import Resources
@@ -51,8 +52,9 @@ def scheduler(desk: Desk) -> Scheduler:
         assert desk.ledger.state.seq >= min_seq
 
     core = SchedulerCore("s9", desk.ledger.state)
-    stand_in = SimpleNamespace(core=core, records=records, replica=Replica(core.state), beats={}, folded=folded)
-    return cast(Scheduler, stand_in)
+    work = Work(rounds=2, placements=3, decide_ns=4, commit_ns=5)
+    parts = {"core": core, "records": records, "replica": Replica(core.state), "beats": {}, "folded": folded}
+    return cast(Scheduler, SimpleNamespace(**parts, work=work, lag=7))
 
 
 async def test_nodes_are_listed_in_order_and_an_unknown_one_names_the_known(desk: Desk, scheduler: Scheduler) -> None:
@@ -106,7 +108,22 @@ async def test_stats_say_what_is_wrong_with_this_scheduler(desk: Desk, scheduler
     scheduler.replica.mismatches.append((5, "ours", "theirs"))
     assert desk.history.start(1_000) == 1_000
     stats = await Answers(scheduler).stats(StatsRequest())
-    assert (stats.digest_mismatches, stats.history) == (1, "being rebuilt up to sequence 1000")
+    assert (stats.digest_mismatches, stats.history, stats.lag) == (1, "being rebuilt up to sequence 1000", 7)
+
+
+async def test_a_report_has_the_most_silent_node_of_each_state(desk: Desk, scheduler: Scheduler) -> None:
+    for node in ("n2", "n3", "n4"):
+        desk.ledger.join(node)
+    desk.ledger.put("ev.admin.node_drained", NodeDrained(node="n3"))
+    desk.ledger.settle()
+    now = time.monotonic_ns() // 1_000_000
+    for node, ago_ms in (("n1", 5_000), ("n2", 60_000), ("n3", 70_000)):
+        scheduler.beats[node] = (now - ago_ms, Heartbeat(desk.ledger.state.nodes[node].session))
+    scheduler.beats["n4"] = (now - 900_000, Heartbeat(1))  # of a session that is over
+    report = Answers(scheduler).report()
+    assert {state: age // 1_000 for state, age in report.heartbeat_age_ms.items()} == {"ready": 60, "drained": 70}
+    assert (report.scheduler, report.seq, report.lag) == ("s9", desk.ledger.state.seq, 7)
+    assert (report.rounds, report.placements, report.decide_ns, report.commit_ns) == (2, 3, 4, 5)
 
 
 async def test_an_answer_finds_what_ended_a_moment_ago(desk: Desk, scheduler: Scheduler) -> None:

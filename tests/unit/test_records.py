@@ -13,7 +13,7 @@ from eventsched import codec
 from eventsched.events import AbortRequested, ClusterCreated, DigestRecorded
 from eventsched.log.port import Outgoing
 from eventsched.projections.leader.records import HELD_MAX, RENEWALS_MAX, WRITE_AT, Records
-from eventsched.projections.leader.shell import Scheduler
+from eventsched.projections.leader.shell import WATCHERS_MAX, Scheduler
 from eventsched.spec import JobSpec
 
 from ..support import Ledger, ready
@@ -143,21 +143,25 @@ async def test_an_image_is_saved_only_once_its_own_digest_is_recorded() -> None:
     assert saved == [(20, b"later")]
 
 
-async def test_waiting_ends_also_for_what_has_left_the_state_or_never_entered_it() -> None:
+@pytest.mark.parametrize("times", [1, 20])
+async def test_waiting_ends_also_for_what_has_left_the_state_or_never_entered_it(times: int) -> None:
+    """Also when so many wait that not all of them look at every fold."""
     ledger = ready(finished_keep=1)
     scheduler = Scheduler(cast(Any, None), "s1", created=ClusterCreated(cluster_id="c"))
     scheduler.core.state = ledger.state
     ledger.submit("a", JobSpec(driver="fake", array=8))
     ledger.submit("j", JobSpec(driver="fake", hold=True))
     ledger.settle()
-    asked = ("j", "a.0", "a.6", "a.7")
+    asked = ("j", "a.0", "a.6", "a.7") * times
+    assert times == 1 or len(asked) > 2 * WATCHERS_MAX
     waiting = [asyncio.create_task(scheduler.moved("t", job_id, 60)) for job_id in asked]
     await asyncio.sleep(0)
-    assert not any([await scheduler.moved("t", job_id, 0) for job_id in asked])
+    assert not any([await scheduler.moved("t", job_id, 0) for job_id in asked[:4]])
     ledger.ended(ledger.job("a.0").run)
     for job_id, member in (("a", 6), ("j", -1), ("a", -1)):
         ledger.ask(job_id, "abort_requested", AbortRequested(member=member))
-    assert not [job_id for job_id in asked[1:] if f"t/{job_id}" in ledger.state.jobs], "forgotten, or never a job"
+    assert not [job_id for job_id in asked[1:4] if f"t/{job_id}" in ledger.state.jobs], "forgotten, or never a job"
     async with scheduler._folded:
         scheduler._folded.notify_all()
-    assert await asyncio.wait_for(asyncio.gather(*waiting), 5) == [True] * 4
+    assert await asyncio.wait_for(asyncio.gather(*waiting), 5) == [True] * len(asked)
+    assert scheduler._watchers == 0

@@ -1,8 +1,8 @@
-"""Submissions stop while the log's store is nearly full, so that reports of what runs still fit."""
+"""The store behind the log: submissions stop while it is nearly full, so that reports still fit."""
 
 from __future__ import annotations
 
-import time
+import asyncio
 
 import msgspec
 
@@ -10,19 +10,20 @@ from eventsched.errors import PermissionDenied, StoreFull
 from eventsched.log.link import Link
 
 LIMIT_PERCENT = 90
-LOOK_EVERY_S = 10.0
+CHECK_EVERY_S = 10.0
 
 
-class StoreWatch:
-    """Looks at the store now and then; a user who may not look is not stopped."""
+class StoreCheck:
+    """Looks now and then how full the store is."""
 
     def __init__(self, link: Link) -> None:
         self._link = link
         self._good_until = 0.0
 
     async def check(self) -> None:
-        """Raises StoreFull."""
-        if time.monotonic() < self._good_until:
+        """Raise StoreFull while the store takes no submissions; whoever may not look is let through."""
+        now = asyncio.get_running_loop().time()
+        if now < self._good_until:
             return
         try:
             info = msgspec.json.decode(await self._link.request("$JS.API.INFO", b""))
@@ -34,4 +35,8 @@ class StoreWatch:
                 f"the log's store is {used * 100 // limit} % full ({used} of {limit} bytes)",
                 "enlarge the store of the NATS server; running jobs go on",
             )
-        self._good_until = time.monotonic() + LOOK_EVERY_S
+        self._good_until = now + CHECK_EVERY_S
+
+    def forget(self) -> None:
+        """Look again at the next check."""
+        self._good_until = 0.0
