@@ -78,6 +78,7 @@ class JobSpec(ClientEvent, frozen=True, kw_only=True, omit_defaults=True, forbid
     max_per_node: at most so many runs of this array (or of the jobs of the tenant with the same
         `anti_affinity`) on one node; 0 = any number, or 1 if `anti_affinity` is set.
     labels: free text, kept with the job. submitted_by: who, for the record.
+    submitted_ms: when, by the logical time of a cluster whose clock is manual; ignored elsewhere.
     """
 
     image: str = ""
@@ -114,6 +115,7 @@ class JobSpec(ClientEvent, frozen=True, kw_only=True, omit_defaults=True, forbid
     max_per_node: Int = 0
     labels: dict[str, str] = field(default_factory=dict)
     submitted_by: str = ""
+    submitted_ms: Int | None = None
     fake: FakeRun | None = None
 
 
@@ -209,6 +211,8 @@ def _check_placement(spec: JobSpec, found: list[Problem]) -> None:
     if spec.gang and not 1 < spec.array <= GANG_MAX:
         text = f"a gang is an array of 2 to {GANG_MAX} members, not {spec.array}"
         found.append(Problem("out_of_range", "array", text))
+    if spec.submitted_ms is not None and spec.submitted_ms < 0:
+        found.append(Problem("out_of_range", "submitted_ms", f"{spec.submitted_ms} is below 0"))
     cap = spec.max_price_micros_per_h
     if cap is not None and cap < 0:
         found.append(Problem("out_of_range", "max_price_micros_per_h", f"{cap} is below 0"))

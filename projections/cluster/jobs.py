@@ -37,7 +37,10 @@ def submitted(state: ClusterState, recorded: Recorded, spec: JobSpec, fault: tup
             anomaly(state, recorded, "duplicate_submission", state.job_ids[job_id])
             return
         state.job_ids[job_id] = key
-    state.jobs[key] = Job(key, recorded.seq, spec, state.clock_ms, fault=fault)
+    when = state.clock_ms
+    if state.clock_mode == "manual" and spec.submitted_ms is not None:
+        when = spec.submitted_ms  # may be long ago, or to come: ages are clamped at 0
+    state.jobs[key] = Job(key, recorded.seq, spec, when, fault=fault)
     state.unjudged[recorded.seq] = key
     state.changes.jobs[key] = None
 
