@@ -38,8 +38,9 @@ from eventsched.events import (
     StopOrdered,
 )
 from eventsched.ids import member_id
-from eventsched.recorded import Recorded
+from eventsched.recorded import Recorded, Unreadable
 from eventsched.spec import JobSpec
+from eventsched.subjects import assign
 
 _spec = msgspec.json.Decoder(JobSpec)
 
@@ -48,13 +49,15 @@ class LocalRun(Struct):
     """A run on this machine.
 
     phase: starting, running, ended. stop: why it is being stopped ("" = it is not); `timed_out`
-    is the agent's own reason. wanted: False when the log no longer counts it as ours.
+    is the agent's own reason. stopped_before: an earlier agent had begun to, so whatever a driver calls
+    its end, it is that stop's. wanted: False when the log no longer counts it as ours.
     """
 
     launch: Launch
     phase: str
     stop: str = ""
     stop_sent: bool = False
+    stopped_before: bool = False
     wanted: bool = True
     deadline_ms: int = 0
 
@@ -71,6 +74,7 @@ class AgentCore:
         self.session = 0
         self.open = False
         self.over = False
+        self.rejoins = False
         self.leaving = False
         self.cursor = 0
         self.known = {run.launch.run: run for run in known}
@@ -113,6 +117,8 @@ class AgentCore:
                 return self._end("the leader gave this node up", rejoin=True)
             case SessionOpened() as answer if answer.session > self.session:
                 return self._end(f"session {answer.session} has replaced this one", rejoin=False)
+            case Unreadable() if recorded.subject == assign(self.node) and self.open and not self.leaving:
+                return [_unstartable(recorded.seq, "the assignment", "it was written by a newer scheduler")]
             case NodeJoined() as event if event.machine_id == self.machine_id:
                 return self._end("another agent of this machine has joined as this node", rejoin=False)
         return []
@@ -123,6 +129,7 @@ class AgentCore:
 
     def _end(self, why: str, rejoin: bool) -> list[Effect]:
         self.over = True
+        self.rejoins = rejoin
         self.open = False
         return [SessionOver(why, rejoin)]
 
@@ -135,9 +142,13 @@ class AgentCore:
             wanted = seq in kept
             spec = known.launch.spec
             deadline = self._booted_ms + spec.max_runtime_ms - known.ran_ms if spec.max_runtime_ms else 0
-            self.runs[seq] = LocalRun(known.launch, "running", wanted=wanted, deadline_ms=deadline)
+            before = bool(known.stop)
+            self.runs[seq] = LocalRun(
+                known.launch, "running", wanted=wanted, deadline_ms=deadline, stopped_before=before
+            )
             if wanted:
                 effects += [WatchRun(known.launch), Report(RunStarted(run=seq))]
+                effects += self._stop(seq, known.stop) if before else []
             elif known.ended is not None:
                 effects += self._forget(seq)
             else:
@@ -163,13 +174,7 @@ class AgentCore:
         try:
             spec = _spec.decode(order.spec)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            ended = RunEnded(
-                run=seq,
-                outcome="start_failed",
-                reason="engine_error",
-                detail=f"this agent cannot read the spec: {error}",
-            )
-            return [Report(ended)]
+            return [_unstartable(seq, "the spec", str(error))]
         job_id = order.job if order.member < 0 else member_id(order.job, order.member)
         launch = Launch(seq, order.tenant, job_id, order.attempt, order.gpus, spec, order.member)
         self.runs[seq] = LocalRun(launch, "starting")
@@ -207,9 +212,12 @@ class AgentCore:
         return [Report(RunStarting(run=run, phase=phase))]
 
     def started(self, run: int, now_ms: int) -> list[Effect]:
-        """It runs."""
+        """It runs. One that comes through after the session is nobody's: it may run elsewhere by now."""
         local = self.runs[run]
         local.phase = "running"
+        kept = self.rejoins and local.launch.spec.on_disconnect == "keep"
+        if self.over and not kept:
+            local.stop = local.stop or "session_over"
         if local.launch.spec.max_runtime_ms:
             local.deadline_ms = now_ms + local.launch.spec.max_runtime_ms
         effects: list[Effect] = [] if self.over else [Report(RunStarted(run=run))]
@@ -231,6 +239,8 @@ class AgentCore:
             return self._forget(run)
         if self.over:
             return []
+        if local.stopped_before and ended.outcome in ("exited", "lost"):
+            ended = Ended("stopped", ended.exit_code)
         outcome, reason = ended.outcome, ended.reason
         if outcome == "stopped":
             if local.stop == "timed_out":
@@ -253,3 +263,10 @@ class AgentCore:
     def _forget(self, run: int) -> list[Effect]:
         self.runs.pop(run, None)
         return [ForgetRun(run)]
+
+
+def _unstartable(run: int, what: str, why: str) -> Report:
+    """Say at once that an order can't be followed: its run would hold its resources for ever. Where the
+    order was no assignment, no such run is open and the report changes nothing."""
+    detail = f"this agent cannot read {what} ({why}): upgrade the agent"
+    return Report(RunEnded(run=run, outcome="start_failed", reason="agent_too_old", detail=detail[:500]))

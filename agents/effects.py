@@ -38,12 +38,14 @@ class Ended(Struct, frozen=True):
 class KnownRun(Struct, frozen=True):
     """A run this machine still has: found by a driver when the agent starts.
 
-    ended: how it ended, None = it runs. ran_ms: for how long it has run so far.
+    ended: how it ended, None = it runs. ran_ms: for how long it has run so far. stop: why an earlier
+    agent had begun to stop it ("" = it had not).
     """
 
     launch: Launch
     ended: Ended | None = None
     ran_ms: int = 0
+    stop: str = ""
 
 
 # ---- effects ----------------------------------------------------------------------------

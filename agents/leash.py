@@ -5,7 +5,11 @@ nothing of the log: it reads one file, and when the deadline in it has passed it
 runs here under the node's labels, again and again until a new lease is written. It ends when the
 lease is dropped. Standard library only, so that it is small and starts fast.
 
-Run as `python -m eventsched.agents.leash DIRECTORY CLUSTER NODE STOP_MS [DOCKER_SOCKET]`.
+Processes and containers are seen to by threads of their own, and each container is, too: an engine
+that hangs shields nothing but what hangs in it.
+
+Run as `python -m eventsched.agents.leash DIRECTORY`; all else stands in the lease, because a
+restarted agent may have other settings.
 """
 
 from __future__ import annotations
@@ -18,12 +22,15 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 import urllib.parse
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
-from eventsched.agents.lease import boot_ms, note_fenced, read_deadline, read_fenced
-from eventsched.agents.process_runs import live_process_runs, signal_run
+from eventsched.agents.lease import Terms, boot_ms, note_fenced, read_lease
+from eventsched.agents.processes import boot_id, live_process_runs, signal_run
 
 POLL_S = 0.1
 KILL_AFTER_TERM_MAX_MS = 60_000
@@ -68,58 +75,92 @@ class _Engine:
         self._call("POST", f"/containers/{container}/kill?signal={name}")
 
 
+class _Threads:
+    """Things done aside, each by a thread of its own, and none twice at a time."""
+
+    def __init__(self) -> None:
+        self._threads: dict[str, threading.Thread] = {}
+
+    def do(self, name: str, work: Callable[[], None]) -> None:
+        """Do it, unless it is still being done."""
+        self._threads = {one: thread for one, thread in self._threads.items() if thread.is_alive()}
+        if name not in self._threads:
+            self._threads[name] = threading.Thread(target=_attempt, args=(work,), daemon=True)
+            self._threads[name].start()
+
+
+def _attempt(work: Callable[[], None]) -> None:
+    """What fails is tried again soon anyway."""
+    with contextlib.suppress(OSError, ValueError, KeyError, http.client.HTTPException):
+        work()
+
+
 class Leash:
     """One node's leash."""
 
-    def __init__(self, directory: Path, cluster: str, node: str, stop_ms: int, docker_socket: str) -> None:
+    def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._stop_ms = stop_ms
-        self._engine = _Engine(docker_socket, cluster, node) if docker_socket else None
-        self._terminated: dict[int, int] = {}
+        self._boot = boot_id()
+        self._lease: tuple[int, Terms] | None = None
+        self._terminated: dict[str, dict[int, int]] = {"processes": {}, "containers": {}}
+        self._noted: dict[int, None] = {}
+        self._sweeps, self._kills = _Threads(), _Threads()
 
     def run(self) -> None:
         """Watch until the lease is dropped."""
         while True:
-            deadline = read_deadline(self._directory)
-            if deadline is None:
-                return
-            remaining_ms = deadline - boot_ms()
+            with contextlib.suppress(OSError, ValueError):  # unreadable: the last one counts
+                self._lease = read_lease(self._directory)
+                if self._lease is None:
+                    return
+            remaining_ms = self._remaining_ms()
             if remaining_ms > 0:
-                self._terminated.clear()
+                for terminated in self._terminated.values():
+                    terminated.clear()
                 time.sleep(min(POLL_S * 5, remaining_ms / 1000))
                 continue
-            with contextlib.suppress(OSError, ValueError, http.client.HTTPException):
-                self._sweep()
+            self._sweeps.do("processes", self._sweep_processes)
+            self._sweeps.do("containers", self._sweep_containers)
             time.sleep(POLL_S)
 
-    def _sweep(self) -> None:
-        """SIGTERM to what still runs, SIGKILL to what had its grace."""
-        containers = {}
-        if self._engine is not None:
-            with contextlib.suppress(OSError, ValueError, http.client.HTTPException):
-                containers = self._engine.running()
-        processes = live_process_runs(self._directory)
-        known = read_fenced(self._directory)
-        with contextlib.suppress(OSError):  # a full disk must not keep anything running
-            note_fenced(self._directory, [run for run in {**containers, **processes} if run not in known])
-        now = boot_ms()
-        for run, record in processes.items():
-            name = self._signal(run, record.grace_ms, now)
-            if name:
-                signal_run(record, signal.SIGTERM if name == "TERM" else signal.SIGKILL)
-        for run, (container, grace_ms) in containers.items():
-            name = self._signal(run, grace_ms, now)
-            if name and self._engine is not None:
-                with contextlib.suppress(OSError, http.client.HTTPException):  # one that hangs shields no other
-                    self._engine.kill(container, name)
+    def _remaining_ms(self) -> int:
+        return self._lease[0] - boot_ms() if self._lease is not None else 1_000
 
-    def _signal(self, run: int, grace_ms: int, now: int) -> str:
-        """Which signal is due for a run, "" = none yet."""
-        if run not in self._terminated:
-            self._terminated[run] = now
-            return "TERM" if min(grace_ms, self._stop_ms) > 0 else "KILL"
-        waited = now - self._terminated[run]
-        return "KILL" if waited >= min(grace_ms, self._stop_ms, KILL_AFTER_TERM_MAX_MS) else ""
+    def _sweep_processes(self) -> None:
+        runs = live_process_runs(self._directory)
+        for run, number in self._due("processes", {run: live.record.grace_ms for run, live in runs.items()}):
+            signal_run(self._directory, runs[run], number, self._boot)
+
+    def _sweep_containers(self) -> None:
+        terms = self._lease[1] if self._lease is not None else None
+        if terms is None or not terms.docker_socket:
+            return
+        engine = _Engine(terms.docker_socket, terms.cluster, terms.node)
+        runs = engine.running()
+        for run, number in self._due("containers", {run: grace_ms for run, (_, grace_ms) in runs.items()}):
+            self._kills.do(runs[run][0], partial(engine.kill, runs[run][0], number.name))
+
+    def _due(self, kind: str, graces_ms: dict[int, int]) -> Iterator[tuple[int, signal.Signals]]:
+        """The signals that are due: SIGTERM first, SIGKILL for what had its grace; noted down before.
+        None if there is a lease again: finding out what runs may have taken long."""
+        lease = self._lease
+        if lease is None or lease[0] > boot_ms():
+            return
+        self._note(graces_ms)
+        terminated, now = self._terminated[kind], boot_ms()
+        for run, asked_ms in graces_ms.items():
+            grace_ms = min(asked_ms, lease[1].grace_max_ms, KILL_AFTER_TERM_MAX_MS)
+            if run not in terminated:
+                terminated[run] = now
+                yield run, signal.SIGTERM if grace_ms > 0 else signal.SIGKILL
+            elif now - terminated[run] >= grace_ms:
+                yield run, signal.SIGKILL
+
+    def _note(self, runs: Iterable[int]) -> None:
+        fresh = [run for run in runs if run not in self._noted]
+        with contextlib.suppress(OSError):  # a full disk must not keep anything running
+            note_fenced(self._directory, fresh)
+            self._noted.update(dict.fromkeys(fresh))
 
 
 def hold_lock(directory: Path) -> int | None:
@@ -139,8 +180,7 @@ def main() -> None:
     if hold_lock(directory) is None:
         return
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    docker_socket = sys.argv[5] if len(sys.argv) > 5 else ""
-    Leash(directory, sys.argv[2], sys.argv[3], int(sys.argv[4]), docker_socket).run()
+    Leash(directory).run()
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Process runs on disk: the journal that the shim keeps, for whoever comes next.
 
 `runs.journal` has a JSON object a line: what was asked (before anything can run), the pid, the exit
-code, and that the run was removed. A pid counts only together with its start time, because numbers
-are reused. Output lies in `runs/<run>`. Standard library only: the shim and the leash read this too.
+code, and that the run was removed. Output lies in `runs/<run>`. Standard library only: the shim and
+the leash read this too.
 """
 
 from __future__ import annotations
@@ -10,15 +10,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
-import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 RUNS = "runs"
 JOURNAL = "runs.journal"
-CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(slots=True)
@@ -39,35 +37,28 @@ class RunRecord:
     over: bool = False
     code: int | None = None
 
-    def lines(self) -> list[dict[str, Any]]:
-        """The journal lines that say the same."""
-        found: list[dict[str, Any]] = [
+    def asked_line(self) -> bytes:
+        """The journal's line for what was asked."""
+        return line(
             {"run": self.run, "launch": self.launch, "grace_ms": self.grace_ms, "keep": self.keep, "boot": self.boot}
-        ]
-        if self.pid:
-            found.append({"run": self.run, "pid": self.pid, "born": self.born})
-        if self.over:
-            found.append({"run": self.run, "code": self.code})
-        return found
+        )
+
+    def pid_line(self) -> bytes:
+        """The journal's line for its process."""
+        return line({"run": self.run, "pid": self.pid, "born": self.born})
+
+    def over_line(self) -> bytes:
+        """The journal's line for its end."""
+        return line({"run": self.run, "code": self.code})
+
+    def lines(self) -> bytes:
+        """All that is known, as the journal says it."""
+        return self.asked_line() + (self.pid_line() if self.pid else b"") + (self.over_line() if self.over else b"")
 
 
-def boot_id() -> str:
-    """Identity of this start of the machine."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-
-
-def boot_ticks() -> int:
-    """Clock ticks since boot, as /proc counts process starts."""
-    return int(time.clock_gettime(time.CLOCK_BOOTTIME) * CLOCK_TICKS)
-
-
-def start_time(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot; None when there is none or it is a zombie."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] in ("Z", "X") else int(fields[19])
+def line(entry: dict[str, Any]) -> bytes:
+    """One line of JSON."""
+    return json.dumps(entry).encode() + b"\n"
 
 
 def read_journal(directory: Path) -> dict[int, RunRecord]:
@@ -77,9 +68,9 @@ def read_journal(directory: Path) -> dict[int, RunRecord]:
         lines = (directory / JOURNAL).read_bytes().splitlines()
     except OSError:
         return records
-    for line in lines:
+    for text in lines:
         try:
-            entry = json.loads(line)
+            entry = json.loads(text)
             run = int(entry["run"])
         except (ValueError, KeyError, TypeError):
             continue
@@ -96,40 +87,53 @@ def read_journal(directory: Path) -> dict[int, RunRecord]:
     return records
 
 
-def is_alive(record: RunRecord, boot: str) -> bool:
-    """True when that very process still runs."""
-    if record.over or not record.pid or record.boot != boot:
-        return False
-    started = start_time(record.pid)
-    return started is not None and record.born[0] - 1 <= started <= record.born[1] + 1
+class RunJournal:
+    """The journal, for its one writer. What is appended is there as a whole or, after an OSError (a full
+    disk), not at all. Private: jobs' environments stand in it."""
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / JOURNAL
+        self._file = self._open(self._path)
+        known = self._path.read_bytes()
+        self.size = len(known)
+        self.cut(known.rfind(b"\n") + 1)  # a torn line
+
+    @staticmethod
+    def _open(path: Path) -> int:
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+
+    def append(self, data: bytes) -> None:
+        """Write lines at the end."""
+        try:
+            _write_all(self._file, data)
+        except OSError:
+            self.cut(self.size)
+            raise
+        self.size += len(data)
+
+    def cut(self, size: int) -> None:
+        """Take back what lies behind `size`."""
+        os.ftruncate(self._file, size)
+        self.size = size
+
+    def replace(self, records: Iterable[RunRecord]) -> None:
+        """Write it anew with these records alone; an OSError leaves it as it was."""
+        fresh = self._path.with_name(JOURNAL + ".new")
+        fresh.unlink(missing_ok=True)
+        file = self._open(fresh)
+        try:
+            data = b"".join(record.lines() for record in records)
+            _write_all(file, data)
+            fresh.replace(self._path)
+        except OSError:
+            os.close(file)
+            with contextlib.suppress(OSError):
+                fresh.unlink()
+            raise
+        os.close(self._file)
+        self._file, self.size = file, len(data)
 
 
-def find_process(directory: Path, run: int) -> int:
-    """The pid of a run whose shim died between starting it and writing that down; 0 = there is none."""
-    output = os.path.realpath(directory / RUNS / str(run))
-    for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
-        with contextlib.suppress(OSError):
-            if os.getsid(int(name)) == int(name) and os.readlink(f"/proc/{name}/fd/1") == output:
-                return int(name)
-    return 0
-
-
-def live_process_runs(directory: Path) -> dict[int, RunRecord]:
-    """Runs that run and must stop when the lease is over."""
-    boot = boot_id()
-    return {
-        run: record for run, record in read_journal(directory).items() if not record.keep and is_alive(record, boot)
-    }
-
-
-def signal_run(record: RunRecord, number: signal.Signals) -> bool:
-    """Send a signal to a run's whole process group; False when it is gone."""
-    if not is_alive(record, boot_id()):
-        return False
-    try:
-        os.killpg(record.pid, number)
-    except ProcessLookupError:
-        return False
-    return True
+def _write_all(file: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(file, data) :]

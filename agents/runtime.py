@@ -14,19 +14,21 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import structlog
 
 from eventsched import __version__
 from eventsched.agents import leash
-from eventsched.agents.drivers.base import Driver, Place
+from eventsched.agents.drivers.base import Driver, EngineAway, Place
 from eventsched.agents.drivers.registry import make_driver
 from eventsched.agents.effects import KnownRun, SessionOver
 from eventsched.agents.gpu import Gpus
 from eventsched.agents.inventory import capacity, machine_id, node_id
-from eventsched.agents.lease import Lease, boot_ms, drop_lease, read_fenced
-from eventsched.agents.process_runs import boot_id
+from eventsched.agents.lease import Lease, Terms, boot_ms, drop_lease, read_fenced
+from eventsched.agents.processes import boot_id
 from eventsched.agents.session import Session
 from eventsched.agents.settings import AgentSettings
+from eventsched.agents.stops import FENCED, StopReasons
 from eventsched.errors import EventschedError, SettingsError
 from eventsched.log.jetstream import JetStreamLog
 from eventsched.log.link import Link
@@ -34,6 +36,8 @@ from eventsched.log.streams import LOGS
 
 _log = structlog.get_logger("eventsched.agent")
 REAP_EVERY_S = 20.0
+ENGINE_RETRY_S = 2.0
+ENGINE_ANSWER_S = 10.0
 REJOIN_AFTER_S = 0.5
 REMOVERS = 4
 LEAVE_REMOVAL_S = 30
@@ -60,15 +64,18 @@ class Agent:
         self.boot_id = boot_id()
         self.log = JetStreamLog(link)
         self.output_log = JetStreamLog(link, stream=LOGS)
-        self.lease = Lease(self.directory, settings.fence_after_ms)
         self.gpus = Gpus()
         self.capacity = capacity(self.gpus, self.node, settings.cpus, settings.memory, settings.gpus)
         self.place = Place(cluster_id, self.node, self.directory)
         made = drivers or [make_driver(name, self.place, settings.docker) for name in settings.drivers]
         self.drivers: dict[str, Driver] = {driver.name: driver for driver in made}
+        engine = getattr(self.drivers.get("docker"), "socket_path", "")
+        terms = Terms(cluster_id, self.node, settings.fence_grace_ms, engine)
+        self.lease = Lease(self.directory, settings.fence_after_ms, terms)
+        self.stops = StopReasons(self.directory)
         self.session: Session | None = None
         self.ready = asyncio.Event()
-        self._leaving = False
+        self._leaving = asyncio.Event()
         self._removals: dict[int, tuple[asyncio.TimerHandle, Driver, int]] = {}
         self._to_remove: asyncio.Queue[tuple[Driver, int]] = asyncio.Queue()
         self._orphans_seen: dict[int, int] = {}
@@ -108,19 +115,22 @@ class Agent:
         return handle
 
     async def _sessions(self) -> None:
-        while not self._leaving:
+        while not self._leaving.is_set():
             self.ensure_leash()
-            self.session = Session(self, await self._inventory())
+            found = await self._take_stock()
+            if found is None:
+                break
+            self.session = Session(self, found)
             watcher = asyncio.get_running_loop().create_task(self._note_ready(self.session))
             try:
                 over = await self.session.run()
             finally:
                 watcher.cancel()
-            if self._leaving:
-                await self._left()
-                return
+            if self._leaving.is_set():
+                break
             self._after_session(over)
             await asyncio.sleep(REJOIN_AFTER_S)
+        await self._left()
 
     def _after_session(self, over: SessionOver) -> None:
         if not over.rejoin:
@@ -132,10 +142,9 @@ class Agent:
         self.ready.set()
 
     async def _left(self) -> None:
-        for driver in self.drivers.values():
-            if any(known.ended is None for known in await driver.inventory()):
-                _log.warning("left_with_runs", node=self.node, driver=driver.name)
-                return  # the lease runs out, and the leash stops them
+        if await self._may_still_run():
+            _log.warning("left_with_runs", node=self.node)
+            return  # the lease runs out, and the leash stops them
         drop_lease(self.directory)
         for timer, driver, run in list(self._removals.values()):
             timer.cancel()
@@ -147,28 +156,61 @@ class Agent:
             await driver.leave()
         _log.info("left", node=self.node)
 
+    async def _may_still_run(self) -> bool:
+        """Whether anything of ours may run here; a driver that does not answer counts as yes."""
+        core = self.session.core if self.session is not None else None
+        if core is not None and not core.rejoins and any(one.phase != "ended" for one in core.runs.values()):
+            return True
+        try:
+            async with asyncio.timeout(ENGINE_ANSWER_S):
+                known = [one for driver in self.drivers.values() for one in await driver.inventory()]
+        except (EngineAway, TimeoutError):
+            return True
+        return any(one.ended is None for one in known)
+
     async def leave(self) -> None:
         """Ask `run` to finish: runs are stopped and reported, the node says goodbye."""
-        self._leaving = True
+        self._leaving.set()
         if self.session is not None:
             await self.session.leave()
 
+    async def _take_stock(self) -> list[tuple[Driver, KnownRun]] | None:
+        """The inventory, once the engines give one; None when the agent was asked to leave meanwhile."""
+        stock = asyncio.ensure_future(self._inventory_at_last())
+        asked = asyncio.ensure_future(self._leaving.wait())
+        try:
+            await asyncio.wait((stock, asked), return_when=asyncio.FIRST_COMPLETED)
+            return None if self._leaving.is_set() else stock.result()
+        finally:
+            stock.cancel()
+            asked.cancel()
+            await asyncio.gather(stock, asked, return_exceptions=True)
+
+    async def _inventory_at_last(self) -> list[tuple[Driver, KnownRun]]:
+        while True:
+            try:
+                return await self._inventory()
+            except EngineAway as error:
+                _log.warning("engine_away", node=self.node, error=str(error))
+                await asyncio.sleep(ENGINE_RETRY_S)
+
     async def _inventory(self) -> list[tuple[Driver, KnownRun]]:
         """What the drivers still have, without the runs that were stopped for want of a lease: their
-        end is not their own. Those are only removed."""
+        end is not their own. Those are only removed. Of others that were stopped, why is known."""
+        inventory = [(driver, known) for driver in self.drivers.values() for known in await driver.inventory()]
+        self.stops.keep_only([known.launch.run for _, known in inventory])
         fenced = read_fenced(self.directory)
         found: list[tuple[Driver, KnownRun]] = []
-        for driver in self.drivers.values():
-            for known in await driver.inventory():
-                run = known.launch.run
-                if run in self._removals:
-                    continue
-                if run in fenced:
-                    if known.ended is None:
-                        await self._await_end(driver, run)
-                    self.forget(driver, run)
-                else:
-                    found.append((driver, known))
+        for driver, known in inventory:
+            run = known.launch.run
+            if run in self._removals:
+                continue
+            if run in fenced or self.stops.get(run) == FENCED:
+                if known.ended is None:
+                    await self._await_end(driver, run)
+                self.forget(driver, run)
+            else:
+                found.append((driver, msgspec.structs.replace(known, stop=self.stops.get(run))))
         return found
 
     async def _await_end(self, driver: Driver, run: int) -> None:
@@ -197,11 +239,9 @@ class Agent:
         if handle is None:
             return
         os.close(handle)
-        docker = self.drivers.get("docker")
-        arguments = [str(self.directory), self.place.cluster, self.node, str(self.settings.fence_grace_ms)]
         with (self.directory / "leash.log").open("ab") as log:
             self._leash = subprocess.Popen(
-                [sys.executable, "-m", "eventsched.agents.leash", *arguments, getattr(docker, "socket_path", "")],
+                [sys.executable, "-m", "eventsched.agents.leash", str(self.directory)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -213,6 +253,7 @@ class Agent:
 
     def forget(self, driver: Driver | None, run: int) -> None:
         """Remove an ended run, after the keep time if its driver keeps ended ones."""
+        self.stops.forget(run)
         if driver is None:
             return
         delay = self.settings.keep_ms / 1000 if driver.keeps_ended else 0

@@ -34,9 +34,10 @@ from eventsched.agents.effects import (
 )
 from eventsched.agents.lease import boot_ms
 from eventsched.agents.logs import Shipper
+from eventsched.agents.stops import FENCED
 from eventsched.errors import PermissionDenied
 from eventsched.events import NodeJoined, NodeLeft, RunEnded
-from eventsched.heartbeat import Heartbeat, RunUsage
+from eventsched.heartbeat import Heartbeat, RunUsage, why_not_stored
 from eventsched.log.gather import GatheringWriter
 from eventsched.log.port import AppendError, Outgoing
 from eventsched.new_ids import new_ulid
@@ -52,7 +53,9 @@ REPORT_RETRY_S = 2.0
 SLOW_START_S = 0.25
 SHIP_AFTER_S = 0.1
 TICK_S = 0.1
-LEAVE_TIMEOUT_S = 90.0
+LEAVE_MAX_S = 90.0
+LEAVE_MARGIN_S = 8.0
+WIND_UP_S = 5.0
 
 
 class Session:
@@ -128,15 +131,17 @@ class Session:
         """Stop every run of this session but those that asked to be kept, and wait for them."""
         over = self._over.result() if self._over.done() and not self._over.exception() else None
         if over is not None and over.rejoin:
-            for seq, local in self.core.runs.items():
-                if local.launch.spec.on_disconnect != "keep":
-                    self._spawn(self._driver_of(local.launch).stop(seq, local.launch.spec.stop_grace_ms))
+            for local in list(self.core.runs.values()):
+                if local.launch.spec.on_disconnect != "keep" and local.phase != "ended":
+                    self._spawn(self._stop(local.launch, FENCED))
             deadline = asyncio.get_running_loop().time() + self.agent.settings.stop_ms / 1000 + 5
             while self._tasks and asyncio.get_running_loop().time() < deadline:
                 await asyncio.wait(set(self._tasks), timeout=0.5)
-        for task in list(self._tasks):
+        ending = list(self._tasks)
+        for task in ending:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if ending:  # a start that is given up is undone first: a new session waits for that, an exit does not
+            await asyncio.wait(ending, timeout=None if over is not None and over.rejoin else WIND_UP_S)
         await self._writer.close()
 
     # ---- loops ------------------------------------------------------------------------------
@@ -158,7 +163,6 @@ class Session:
 
     async def _beat(self) -> None:
         agent, core = self.agent, self.core
-        subject = subjects.heartbeat(agent.node)
         psutil.cpu_percent(None)
         while True:
             agent.ensure_leash()
@@ -174,16 +178,28 @@ class Session:
                 running=len(running),
             )
             sent_ms = boot_ms()
-            try:
-                await agent.link.request(subject, msgspec.json.encode(beat), timeout=agent.settings.heartbeat_ms / 1000)
-            except PermissionDenied as error:
-                _log.error("heartbeat_denied", node=agent.node, error=error.message)
-            except Exception as error:  # a heartbeat that is not stored is simply missing
-                _log.debug("heartbeat_missed", node=agent.node, error=str(error) or type(error).__name__)
-            else:
-                if not agent.lease.renew(sent_ms, core.session):
-                    self._do(core.fenced())
+            if await self._store_beat(beat) and not agent.lease.renew(sent_ms, core.session):
+                self._do(core.fenced())
             await asyncio.sleep(agent.settings.heartbeat_ms / 1000)
+
+    async def _store_beat(self, beat: Heartbeat) -> bool:
+        """True when the server says that it has it; one that is not stored is simply missing."""
+        agent = self.agent
+        subject = subjects.heartbeat(agent.node)
+        try:
+            answer = await agent.link.request(
+                subject, msgspec.json.encode(beat), timeout=agent.settings.heartbeat_ms / 1000
+            )
+        except PermissionDenied as error:
+            _log.error("heartbeat_denied", node=agent.node, error=error.message)
+            return False
+        except Exception as error:
+            _log.debug("heartbeat_missed", node=agent.node, error=str(error) or type(error).__name__)
+            return False
+        refusal = why_not_stored(answer)
+        if refusal:
+            _log.warning("heartbeat_refused", node=agent.node, error=refusal)
+        return not refusal
 
     async def _tick(self) -> None:
         while True:
@@ -234,8 +250,8 @@ class Session:
                 case WatchRun():
                     self._spawn(self._watch(effect.launch))
                 case StopRun():
-                    driver = self._driver_of(self.core.runs[effect.run].launch)
-                    self._spawn(driver.stop(effect.run, effect.grace_ms))
+                    local = self.core.runs[effect.run]
+                    self._spawn(self._stop(local.launch, local.stop))
                 case FinishRun():
                     driver = self._driver_of(self.core.runs[effect.run].launch)
                     self._spawn(driver.finish(effect.run, effect.exit_code))
@@ -261,29 +277,32 @@ class Session:
 
         self._writer.post(Outgoing(self._run_subject, codec.encode(event)), done)
 
+    async def _stop(self, launch: Launch, reason: str) -> None:
+        """Stop a run, after writing down why: this agent may not live to report its end."""
+        driver = self._driver_of(launch)
+        await self.agent.stops.note(launch.run, reason)
+        await driver.stop(launch.run, launch.spec.stop_grace_ms)
+
     async def _start(self, launch: Launch) -> None:
         core = self.core
         driver = self.agent.drivers.get(launch.spec.driver)
         if driver is None:
             self._do(core.start_failed(launch.run, "driver", f"this node has no driver {launch.spec.driver}"))
             return
-        if self.agent.lease.expired():
-            self._do(core.fenced())
-        if not core.may_start(launch.run):
-            self._do(core.start_failed(launch.run, "unwanted", ""))
-            return
-        self._drivers[launch.run] = driver
         phase = ["creating"]
         slow = asyncio.get_running_loop().call_later(
             SLOW_START_S, lambda: self._do(core.starting(launch.run, phase[0]))
         )
 
         def progress(word: str) -> None:
+            self._check_wanted(launch.run)
             phase[0] = word
             if word == "pulling":
                 self._do(core.starting(launch.run, word))
 
         try:
+            self._check_wanted(launch.run)
+            self._drivers[launch.run] = driver
             await driver.start(launch, progress)
         except StartFailed as failure:
             self._do(core.start_failed(launch.run, failure.reason, failure.detail))
@@ -292,6 +311,13 @@ class Session:
             slow.cancel()
         self._do(core.started(launch.run, boot_ms()))
         await self._watch(launch)
+
+    def _check_wanted(self, run: int) -> None:
+        """Raise StartFailed when a run may not start any more: stopped, or cut off for too long."""
+        if self.agent.lease.expired():
+            self._do(self.core.fenced())
+        if not self.core.may_start(run):
+            raise StartFailed("unwanted", "")
 
     async def _watch(self, launch: Launch) -> None:
         """Wait for the end, shipping output meanwhile; a short silent run costs no shipping at all."""
@@ -329,15 +355,21 @@ class Session:
     # ---- leaving ----------------------------------------------------------------------------
 
     async def leave(self) -> None:
-        """Stop the runs in good order, report them, say goodbye."""
+        """Stop the runs in good order, report them, say goodbye. Nothing is said of runs that do not
+        stop in time, nor where the join has no answer yet: those are the leash's, and the next agent's."""
         unanswered = not self.core.open and bool(self.core.inventory)
         if not self.core.over and self.core.session and not unanswered:
             self._do(self.core.leave())
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LEAVE_TIMEOUT_S):
+                async with asyncio.timeout(self._leave_s()):
                     await self._settled.wait()
                     await self._writer.drain()
                     self._do([Announce(NodeLeft(session=self.core.session))])
                     await self._writer.drain()
         if not self._over.done():
             self._over.set_result(SessionOver("asked to leave", rejoin=False))
+
+    def _leave_s(self) -> float:
+        """How long stopping everything may take."""
+        graces = (local.launch.spec.stop_grace_ms for local in self.core.runs.values())
+        return min(LEAVE_MAX_S, max(graces, default=0) / 1000 + LEAVE_MARGIN_S)

@@ -6,8 +6,9 @@ it over a socket in the node's directory (JSON lines), and may die and come back
 when nothing runs and nobody is connected.
 
     to the shim    {"do": "start", "run", "path", "argv", "env", "cwd", "launch", "grace_ms", "keep"}
-                   {"do": "forget", "run"}   {"do": "leave"}
-    to everybody   {"run", "pid"} | {"run", "failed": errno} | {"run", "code"} | {"run", "forgotten"}
+                   {"do": "forget", "run"}   {"do": "hello"}   {"do": "leave"}
+    to everybody   {"run", "pid", "born"} | {"run", "failed": errno} | {"run", "code"} | {"run", "forgotten"}
+    to one         {"hello": pid}, when all is done and written that anybody had sent before
 
 Run as `python -m eventsched.agents.shim DIRECTORY`. Standard library only.
 """
@@ -16,35 +17,36 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fcntl
-import io
 import json
 import os
 import signal
 import sys
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from eventsched.agents.process_runs import (
-    JOURNAL,
-    RUNS,
-    RunRecord,
+from eventsched.agents.process_runs import RUNS, RunJournal, RunRecord, line, read_journal
+from eventsched.agents.processes import (
+    MARK,
     boot_id,
     boot_ticks,
-    find_process,
     is_alive,
-    read_journal,
+    leader_of,
+    marked,
+    signal_marked,
 )
 
 SOCKET = "shim.sock"
 LOCK_FILE = "shim.lock"
 IDLE_S = 10.0
 RETRY_S = 0.5
+CLEAR_S = 0.05
 COMPACT_BYTES = 1024 * 1024
 LINE_MAX = 4 * 1024 * 1024
 UNREAD_MAX = 1024 * 1024
-_EXISTS = 17
 _DEFAULT_AGAIN = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
 
 
@@ -53,14 +55,16 @@ class Shim:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._outputs = os.path.realpath(directory / RUNS)
         self._boot = boot_id()
+        self._journal = RunJournal(directory)
         self._records = read_journal(directory)
         self._runs_by_pid: dict[int, int] = {}
-        self._clients: dict[asyncio.StreamWriter, None] = {}
-        self._journal = _append_to(directory / JOURNAL)
+        self._clients: dict[_Client, None] = {}
         self._compact_at = COMPACT_BYTES
         self._unwritten: list[bytes] = []
         self._news: list[bytes] = []
+        self._flush_due = False
         self._leaving = asyncio.Event()
 
     # ---- life -------------------------------------------------------------------------------
@@ -71,12 +75,11 @@ class Shim:
         loop.add_signal_handler(signal.SIGCHLD, self._reap)
         for number in (signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, lambda: None)
-        self._journal.write(b"\n")  # the last line may be torn
         self._inherit()
         with in_directory(self._directory) as short:
             (self._directory / SOCKET).unlink(missing_ok=True)
             before = os.umask(0o077)
-            server = await asyncio.start_unix_server(self._client, f"{short}/{SOCKET}", limit=LINE_MAX)
+            server = await loop.create_unix_server(lambda: _Client(self), f"{short}/{SOCKET}")
             os.umask(before)
         async with server:
             while not self._leaving.is_set():
@@ -90,113 +93,152 @@ class Shim:
 
     def _inherit(self) -> None:
         """Take over what an earlier shim left: its runs are no children of ours, their codes are lost."""
-        for record in self._records.values():
-            if record.over:
-                continue
-            if not record.pid and record.boot == self._boot and (pid := find_process(self._directory, record.run)):
-                record.born = (0, boot_ticks())
-                record.pid = pid
-                self._note({"run": record.run, "pid": pid, "born": record.born})
+        open_records = [record for record in self._records.values() if not record.over]
+        by_mark = marked(self._directory) if open_records else {}
+        gone = []
+        for record in open_records:
+            leader = None if record.pid else leader_of(by_mark.get(record.run, ()))
+            if leader is not None:  # the earlier one ended between starting it and writing that down
+                record.pid, record.born, record.boot = leader.pid, (leader.born, leader.born), self._boot
+                self._note(record.pid_line())
             try:
                 handle = os.pidfd_open(record.pid) if is_alive(record, self._boot) else -1
             except ProcessLookupError:
                 handle = -1
             if handle < 0:
-                self._over(record, None)
+                gone.append(record.run)
             else:
                 asyncio.get_running_loop().add_reader(handle, self._stranger_ended, record, handle)
+        self._clear(gone)
 
     def _stranger_ended(self, record: RunRecord, handle: int) -> None:
         asyncio.get_running_loop().remove_reader(handle)
         os.close(handle)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(record.pid, signal.SIGKILL)  # the number is theirs while one of the group lives
-        self._over(record, None)
+        self._clear([record.run])
+
+    def _clear(self, runs: list[int]) -> None:
+        """Kill what is left of runs whose commands are gone unseen; they are over when nothing is left."""
+        by_mark = marked(self._directory) if runs else {}
+        for run in runs:
+            if run in by_mark:
+                signal_marked(self._directory, run, by_mark[run], signal.SIGKILL)
+            else:
+                self._over(self._records[run], None)
+        rest = [run for run in runs if run in by_mark]
+        if rest:
+            asyncio.get_running_loop().call_later(CLEAR_S, self._clear, rest)
 
     # ---- talking ----------------------------------------------------------------------------
 
-    async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._clients[writer] = None
-        try:
-            while line := await reader.readline():
-                self._handle(json.loads(line))
-        except (ConnectionError, ValueError):
-            pass
-        finally:
-            self._clients.pop(writer, None)
-            writer.close()
+    def came(self, client: _Client) -> None:
+        """Somebody has connected."""
+        self._clients[client] = None
 
-    def _handle(self, request: dict[str, Any]) -> None:
+    def went(self, client: _Client) -> None:
+        """Somebody is gone."""
+        self._clients.pop(client, None)
+
+    def handle(self, client: _Client, request: dict[str, Any]) -> None:
+        """One request."""
         match request["do"]:
             case "start":
                 self._start(request)
             case "forget":
                 self._forget(request["run"])
-                self._tell({"run": request["run"], "forgotten": True})
+            case "hello":
+                self._hello(client)
             case "leave" if not self._live():
                 self._leaving.set()
 
-    def _tell(self, message: dict[str, Any]) -> None:
-        """To every client, with whatever else there is to say in this turn of the loop."""
-        self._flush_soon()
-        self._news.append(_line(message))
+    def _hello(self, client: _Client) -> None:
+        """Answer when the others' sockets are empty: an agent that died may have left requests in its own."""
+        if any(other.has_unread() for other in self._clients if other is not client):
+            asyncio.get_running_loop().call_soon(self._hello, client)
+            return
+        with contextlib.suppress(OSError):
+            self._write_down()
+        client.send(line({"hello": os.getpid()}))
 
-    def _note(self, entry: dict[str, Any]) -> None:
-        """For the journal, before anybody is told in this turn of the loop."""
+    def _tell(self, news: bytes) -> None:
+        """To everybody, with whatever else there is to say in this turn of the loop."""
         self._flush_soon()
-        self._unwritten.append(_line(entry))
+        self._news.append(news)
+
+    def _note(self, entry: bytes) -> None:
+        """Into the journal, and then to everybody."""
+        self._flush_soon()
+        self._unwritten.append(entry)
 
     def _flush_soon(self) -> None:
-        if not self._news and not self._unwritten:
+        if not self._flush_due:
+            self._flush_due = True
             asyncio.get_running_loop().call_soon(self._flush)
 
     def _flush(self) -> None:
         """Write down, then tell. A client that does not read is cut off; the journal has it all."""
+        self._flush_due = False
         try:
-            self._journal.write(b"".join(self._unwritten))
+            self._write_down()
         except OSError:  # a full disk: nobody is told what is not written
-            asyncio.get_running_loop().call_later(RETRY_S, self._flush)
-            return
+            asyncio.get_running_loop().call_later(RETRY_S, self._flush_soon)
         news = b"".join(self._news)
-        self._unwritten.clear()
         self._news.clear()
-        for writer in list(self._clients):
-            if writer.transport.get_write_buffer_size() > UNREAD_MAX:
-                writer.transport.abort()
-                self._clients.pop(writer, None)
-            else:
-                writer.write(news)
+        if news:
+            for client in list(self._clients):
+                client.send(news)
+
+    def _write_down(self) -> None:
+        if self._unwritten:
+            self._journal.append(b"".join(self._unwritten))
+            self._written()
+
+    def _written(self) -> None:
+        self._news += self._unwritten
+        self._unwritten.clear()
 
     # ---- running ----------------------------------------------------------------------------
 
     def _start(self, request: dict[str, Any]) -> None:
+        """Start a run. What cannot be written down, before and after, does not run: a full disk fails it."""
         run = request["run"]
         if run in self._records:
-            self._tell({"run": run, "failed": _EXISTS})
+            self._tell(line({"run": run, "failed": errno.EEXIST}))
             return
         record = RunRecord(run, request["launch"], request["grace_ms"], request["keep"], boot=self._boot)
-        self._records[run] = record
-        self._journal.write(_line(record.lines()[0]))  # nothing may run that nobody knows of
-        before = boot_ticks()
+        before = self._journal.size
         try:
+            self._write_down()
+            before = self._journal.size
+            self._journal.append(record.asked_line())
+            earliest = boot_ticks()
             record.pid = self._spawn(request)
+            record.born = (earliest, boot_ticks())
+            self._journal.append(record.pid_line())  # at once: a shim may be killed at any moment
         except OSError as error:
-            self._forget(run)
-            self._tell({"run": run, "failed": error.errno})
+            self._undo(record, before)
+            self._tell(line({"run": run, "failed": error.errno}))
             return
-        record.born = (before, boot_ticks())
+        self._records[run] = record
         self._runs_by_pid[record.pid] = run
-        self._note({"run": run, "pid": record.pid, "born": record.born})
-        self._tell({"run": run, "pid": record.pid})
+        self._tell(record.pid_line())
+
+    def _undo(self, record: RunRecord, journal_size: int) -> None:
+        if record.pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(record.pid, signal.SIGKILL)
+        self._journal.cut(journal_size)
+        self._remove_output(record.run)
 
     def _spawn(self, request: dict[str, Any]) -> int:
-        output = str(self._directory / RUNS / str(request["run"]))
+        output = f"{self._outputs}/{request['run']}"
         os.chdir(request["cwd"])
         try:
             return os.posix_spawn(
                 request["path"],
                 request["argv"],
-                request["env"],
+                {**request["env"], MARK: output},
                 file_actions=[
                     (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                     (os.POSIX_SPAWN_OPEN, 1, output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
@@ -223,45 +265,90 @@ class Shim:
             _, status = os.waitpid(ended.si_pid, 0)
             code = os.waitstatus_to_exitcode(status)
             run = self._runs_by_pid.pop(ended.si_pid, None)
-            record = self._records.get(run) if run is not None else None
-            if record is not None:
-                self._over(record, code if code >= 0 else 128 - code)
+            if run is not None:
+                self._over(self._records[run], code if code >= 0 else 128 - code)
 
     def _over(self, record: RunRecord, code: int | None) -> None:
         record.over, record.code = True, code
-        self._note({"run": record.run, "code": code})
-        self._tell({"run": record.run, "code": code})
+        self._note(record.over_line())
 
-    # ---- the journal ------------------------------------------------------------------------
+    # ---- forgetting -------------------------------------------------------------------------
 
     def _forget(self, run: int) -> None:
-        with contextlib.suppress(OSError):
-            (self._directory / RUNS / str(run)).unlink(missing_ok=True)
-        if self._records.pop(run, None) is not None:
-            self._note({"run": run})
-        if self._journal.tell() > self._compact_at:
+        """Remove the traces of an ended run. One that is not over stays known: else nobody could stop it."""
+        record = self._records.get(run)
+        if record is not None and not record.over:
+            self._tell(line({"run": run, "failed": errno.EBUSY}))
+            return
+        self._remove_output(run)
+        forgotten = line({"run": run, "forgotten": True})
+        if record is None:
+            self._tell(forgotten)
+            return
+        del self._records[run]
+        self._note(forgotten)
+        if self._journal.size > self._compact_at:
             self._compact()
 
+    def _remove_output(self, run: int) -> None:
+        with contextlib.suppress(OSError):
+            (self._directory / RUNS / str(run)).unlink(missing_ok=True)
+
     def _compact(self) -> None:
-        """Write the journal anew, without the runs that were removed."""
-        self._unwritten.clear()  # it stands in the records
-        fresh = self._directory / (JOURNAL + ".new")
-        fresh.unlink(missing_ok=True)
-        journal = _append_to(fresh)
-        journal.write(b"".join(_line(line) for record in self._records.values() for line in record.lines()))
-        fresh.replace(self._directory / JOURNAL)
-        self._journal.close()
-        self._journal = journal
-        self._compact_at = max(COMPACT_BYTES, 2 * journal.tell())
+        """Write the journal anew, without the runs that were removed; when the disk is full, some other time."""
+        try:
+            self._journal.replace(self._records.values())
+        except OSError:
+            self._compact_at = self._journal.size + COMPACT_BYTES
+            return
+        self._written()  # it stands in the records
+        self._compact_at = max(COMPACT_BYTES, 2 * self._journal.size)
 
 
-def _line(entry: dict[str, Any]) -> bytes:
-    return json.dumps(entry).encode() + b"\n"
+class _Client(asyncio.Protocol):
+    """One connection: lines in, lines out. What was read has been handled."""
 
+    def __init__(self, shim: Shim) -> None:
+        self._shim = shim
+        self._begun = bytearray()
 
-def _append_to(path: Path) -> io.FileIO:
-    """Unbuffered and private: jobs' environments stand in it."""
-    return io.FileIO(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "a")
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._shim.came(self)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._shim.went(self)
+
+    def data_received(self, data: bytes) -> None:
+        *lines, rest = data.split(b"\n")
+        if lines:
+            lines[0] = bytes(self._begun) + lines[0]
+            self._begun.clear()
+        self._begun += rest
+        try:
+            for text in lines:
+                self._shim.handle(self, json.loads(text))
+        except (ValueError, KeyError, TypeError):
+            self._cut_off()
+        if len(self._begun) > LINE_MAX:
+            self._cut_off()
+
+    def has_unread(self) -> bool:
+        """Whether something was sent that was not read yet."""
+        waiting = fcntl.ioctl(self._transport.get_extra_info("socket").fileno(), termios.FIONREAD, bytes(4))
+        return waiting != bytes(4)
+
+    def send(self, data: bytes) -> None:
+        """Send, unless the other side has long stopped reading."""
+        if self._transport.get_write_buffer_size() > UNREAD_MAX:
+            self._cut_off()
+        else:
+            self._transport.write(data)
+
+    def _cut_off(self) -> None:
+        self._transport.abort()
+        self._shim.went(self)
 
 
 @contextlib.contextmanager

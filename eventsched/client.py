@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import msgspec
 
 from eventsched import codec, query, subjects
 from eventsched.asking import HEDGE_S, Asker, policy_answer
 from eventsched.errors import (
+    ClientClosed,
     DuplicateJob,
     EventschedError,
     InvalidSpec,
@@ -38,22 +39,25 @@ from eventsched.events import (
     PolicySet,
     ReleaseRequested,
     RequeueRequested,
-    TenantSet,
 )
-from eventsched.ids import ID_RULE, is_id, split_member
+from eventsched.ids import split_member
 from eventsched.log.gather import GatheringWriter
 from eventsched.log.jetstream import JetStreamLog
 from eventsched.log.link import Link, LinkOptions, connect
-from eventsched.log.port import AppendError, Conflict, Denied, Outgoing
+from eventsched.log.port import AppendError, Denied, Outgoing
 from eventsched.log.streams import api, verify_ev
 from eventsched.new_ids import new_job_id, new_ulid
 from eventsched.outputs import OutputChunk, read_output
 from eventsched.recorded import Recorded
 from eventsched.settings import DEFAULT_TENANT, link_options
-from eventsched.spec import JobSpec, problems
+from eventsched.spec import JobSpec
 from eventsched.stories import follow_events
+from eventsched.submissions import as_pairs, make_spec, submission, submit_error, tenant_limits
+from eventsched.targets import check_complete, check_requeue, job_to_change, split_tenant
 from eventsched.views import JobList, JobView, NodeView, PolicyView, Stats, TenantView
 from eventsched.wire import Event
+
+T = TypeVar("T")
 
 WAIT_WINDOW_S = 2.0
 WRITE_TIMEOUT_S = 30.0
@@ -85,7 +89,8 @@ class Client:
         self.log = JetStreamLog(link)
         self.output_log = JetStreamLog(link, stream="LOGS")
         self._writer = GatheringWriter(self.log, give_up_s=WRITE_TIMEOUT_S)
-        self._ask = Asker(link).ask
+        self._asker = Asker(link)
+        self._closed = False
         self._written = 0
         self._store_checked = 0.0
 
@@ -107,6 +112,7 @@ class Client:
 
     async def close(self) -> None:
         """Close the connection; what was acknowledged is safe."""
+        self._closed = True
         await self._writer.close()
         await self.link.close()
 
@@ -119,6 +125,10 @@ class Client:
     def __repr__(self) -> str:
         return f"<Client {self.link.url} tenant {self.tenant}>"
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClientClosed("this client is closed", "make another with `connect`")
+
     # ---- submitting ---------------------------------------------------------------------------
 
     async def submit(
@@ -128,7 +138,9 @@ class Client:
 
         Raises InvalidSpec (field and allowed range), DuplicateJob, StoreFull.
         """
-        job = spec or make_spec(**fields)
+        if spec is not None and fields:
+            raise InvalidSpec(f"give a JobSpec or fields, not both: {', '.join(fields)}", "msgspec.structs.replace")
+        job = spec if spec is not None else make_spec(**fields)
         (result,) = await self.submit_many([(job_id, job)], tenant=tenant)
         if isinstance(result, EventschedError):
             raise result
@@ -142,8 +154,9 @@ class Client:
         Each has its own fate, in order: a Submitted, or the error that befell it.
         """
         owner = tenant or self.tenant
+        wanted = as_pairs(jobs)
+        self._check_open()
         await self._check_store()
-        wanted = [item if isinstance(item, tuple) else ("", item) for item in jobs]
         results = await self._submit_all(owner, [(job_id or new_job_id(spec.name), spec) for job_id, spec in wanted])
         for index, (job_id, spec) in enumerate(wanted):
             if not job_id and isinstance(results[index], DuplicateJob):  # the dice gave an id that is taken
@@ -154,7 +167,7 @@ class Client:
         waiting: list[tuple[str, asyncio.Future[int] | EventschedError]] = []
         for job_id, spec in jobs:
             try:
-                waiting.append((job_id, self._writer.put_soon(_submission(owner, job_id, spec))))
+                waiting.append((job_id, self._writer.put_soon(submission(owner, job_id, spec))))
             except EventschedError as error:
                 waiting.append((job_id, error))
         results: Results = []
@@ -165,7 +178,7 @@ class Client:
             try:
                 seq = await fate
             except AppendError as error:
-                results.append(_submit_error(error, owner, job_id))
+                results.append(submit_error(error, owner, job_id))
             else:
                 self._written = max(self._written, seq)
                 results.append(Submitted(job_id, owner, seq))
@@ -190,32 +203,43 @@ class Client:
 
     # ---- steering -----------------------------------------------------------------------------
 
-    async def abort(self, job_id: str, *, reason: str = "", tenant: str = "") -> None:
-        """Ask for a job (or a member of an array) to end. NotFound if it is unknown."""
-        await self._request(job_id, tenant, "abort_requested", AbortRequested, reason=reason)
+    async def abort(self, job_id: str, *, reason: str = "", tenant: str = "") -> JobView:
+        """Ask for a job (or a member of an array) to end.
 
-    async def hold(self, job_id: str, *, tenant: str = "") -> None:
+        Like all that changes a job: `job_id` is a whole id (or `tenant/id`, or at least 6 characters of an
+        id that was made), of this client's tenant unless another is given. Returns the job as it was when
+        asked; raises NotFound with what may have been meant, Ambiguous, or EventschedError when it has ended.
+        """
+        view = await self._to_change(job_id, tenant)
+        return await self._request(view, "abort_requested", AbortRequested, reason=reason)
+
+    async def hold(self, job_id: str, *, tenant: str = "") -> JobView:
         """Keep a waiting job from starting."""
-        await self._request(job_id, tenant, "hold_requested", HoldRequested)
+        return await self._request(await self._to_change(job_id, tenant), "hold_requested", HoldRequested)
 
-    async def release(self, job_id: str, *, tenant: str = "") -> None:
+    async def release(self, job_id: str, *, tenant: str = "") -> JobView:
         """Undo a hold."""
-        await self._request(job_id, tenant, "release_requested", ReleaseRequested)
+        return await self._request(await self._to_change(job_id, tenant), "release_requested", ReleaseRequested)
 
-    async def requeue(self, job_id: str, *, force: bool = False, tenant: str = "") -> None:
+    async def requeue(self, job_id: str, *, force: bool = False, tenant: str = "") -> JobView:
         """Stop a job's run and let it wait again. force: although nobody knows whether it still runs."""
-        await self._request(job_id, tenant, "requeue_requested", RequeueRequested, force=force)
+        view = await self._to_change(job_id, tenant)
+        check_requeue(view, force)
+        return await self._request(view, "requeue_requested", RequeueRequested, force=force)
 
-    async def complete(self, job_id: str, *, exit_code: int = 0, tenant: str = "") -> None:
-        """Finish a job of the manual driver."""
-        await self._request(job_id, tenant, "complete_requested", CompleteRequested, exit_code=exit_code)
+    async def complete(self, job_id: str, *, exit_code: int = 0, tenant: str = "") -> JobView:
+        """Finish a job of the manual driver while it runs."""
+        view = await self._to_change(job_id, tenant)
+        check_complete(view, exit_code)
+        return await self._request(view, "complete_requested", CompleteRequested, exit_code=exit_code)
 
-    async def _request(self, job_id: str, tenant: str, verb: str, kind: type[Event], **fields: Any) -> None:
-        view = await self.get(job_id, tenant=tenant)
-        if view.ended:
-            raise EventschedError(f"job {view.job_id} has ended ({view.state})", "submit it again under a new id")
+    async def _to_change(self, job_id: str, tenant: str) -> JobView:
+        return await job_to_change(self._look_up, job_id, tenant or self.tenant)
+
+    async def _request(self, view: JobView, verb: str, kind: type[Event], **fields: Any) -> JobView:
         owner_id, member = split_member(view.job_id) or (view.job_id, -1)
         await self._write(subjects.job(view.tenant, owner_id, verb), kind(member=member, **fields))
+        return view
 
     async def cordon(self, node: str) -> None:
         """No new runs on a node."""
@@ -237,6 +261,7 @@ class Client:
         return await self._write(subjects.admin(kind), event)
 
     async def _write(self, subject: str, event: Event) -> int:
+        self._check_open()
         try:
             seq = await self._writer.put(Outgoing(subject, codec.encode(event), msg_id=new_ulid()))
         except Denied as error:
@@ -246,9 +271,20 @@ class Client:
 
     # ---- reading ------------------------------------------------------------------------------
 
+    async def _ask(self, subject: str, request: Any, kind: type[T], *limits: Any, **more: Any) -> T:
+        self._check_open()
+        return await self._asker.ask(subject, request, kind, *limits, **more)
+
     async def get(self, job_id: str, *, tenant: str = "") -> JobView:
-        """One job by its id or the beginning of it. Raises NotFound (with near matches), Ambiguous."""
-        request = query.GetRequest(job_id, tenant, self._written)
+        """One job by its id, `tenant/id`, or the beginning of its id. Raises NotFound (with near matches), Ambiguous.
+
+        Without a tenant, jobs of all tenants are looked at; if several fit, this client's own are meant.
+        """
+        owner, name = split_tenant(job_id, tenant)
+        return await self._look_up(name, owner)
+
+    async def _look_up(self, job_id: str, tenant: str) -> JobView:
+        request = query.GetRequest(job_id, tenant, self._written, prefer="" if tenant else self.tenant)
         return await self._ask(query.GET, request, JobView)
 
     async def list(
@@ -262,7 +298,11 @@ class Client:
         limit: int = 0,
     ) -> list[JobView]:
         """Jobs, newest first. since_ms: finished ones only if they ended then or later; -1 = live ones only.
-        array: `<tenant>/<job>` gives the members of that array. limit: 0 = all."""
+        array: a whole job id, or `tenant/id`: the members of that array instead. limit: 0 = all."""
+        if limit < 0:
+            raise InvalidSpec(f"limit: {limit} is negative", "0 = all")
+        if array:
+            array = "/".join(split_tenant(array, tenant or self.tenant))
         found: list[JobView] = []
         cursor = ""
         while True:
@@ -298,13 +338,7 @@ class Client:
 
     async def set_tenant(self, tenant: str, **limits: Any) -> None:
         """Set a tenant's weight and limits (see `TenantSet`), in place of those it had."""
-        if tenant != "*" and not is_id(tenant):
-            raise InvalidSpec(f"tenant {tenant[:80]!r} is not an id", ID_RULE)
-        try:
-            event = msgspec.convert({"tenant": tenant, **limits}, TenantSet)
-        except msgspec.ValidationError as error:
-            raise InvalidSpec(str(error), "limits are integers, or absent") from error
-        await self._administer("tenant_set", event)
+        await self._administer("tenant_set", tenant_limits(tenant, limits))
 
     async def stats(self) -> Stats:
         """The cluster in numbers."""
@@ -330,7 +364,7 @@ class Client:
 
     async def follow_logs(self, job_id: str, *, follow: bool = True, tenant: str = "") -> AsyncIterator[OutputChunk]:
         """A job's output from its start, run after run; ends with the job (or at once: follow=False)."""
-        async for chunk in read_output(self, job_id, tenant, follow):
+        async for chunk in read_output(self, await self.get(job_id, tenant=tenant), follow):
             yield chunk
 
     async def logs(self, job_id: str, *, tenant: str = "") -> str:
@@ -341,43 +375,14 @@ class Client:
     async def follow_events(
         self, *, job_id: str = "", tenant: str = "", from_seq: int = 1, follow: bool = True
     ) -> AsyncIterator[Recorded]:
-        """Events of the log in order, all of them or those about one job."""
+        """Events of the log in order, all of them or those about one job. follow=False: up to the last one now."""
         job = await self.get(job_id, tenant=tenant) if job_id else None
-        async for recorded in follow_events(self.log, job, from_seq, follow):
+        upto = None if follow else max(await self.last_seq(), self._written)
+        async for recorded in follow_events(self.log, job, from_seq, upto):
             yield recorded
 
     async def last_seq(self) -> int:
         """The log's last sequence as the server states it (a hint, good enough for people)."""
+        self._check_open()
         info = await api(self.link, "STREAM.INFO.EV")
         return int((info.state or {}).get("last_seq", 0))
-
-
-def make_spec(**fields: Any) -> JobSpec:
-    """A JobSpec from plain values (lists, dicts); raises InvalidSpec naming the field."""
-    try:
-        return msgspec.convert(fields, JobSpec)
-    except msgspec.ValidationError as error:
-        raise InvalidSpec(str(error), "see the fields of JobSpec") from error
-
-
-def _submission(tenant: str, job_id: str, spec: JobSpec) -> Outgoing:
-    for what, value in (("tenant", tenant), ("job id", job_id)):
-        if not is_id(value):
-            raise InvalidSpec(f"{what} {value[:80]!r} is not an id", ID_RULE)
-    found = problems(spec)
-    if found:
-        raise InvalidSpec("; ".join(str(problem) for problem in found[:5]), found[0].code)
-    payload = codec.encode(spec)
-    if len(payload) > codec.PAYLOAD_MAX:
-        raise InvalidSpec(f"the job is {len(payload)} bytes as JSON", f"at most {codec.PAYLOAD_MAX}")
-    return Outgoing(subjects.job(tenant, job_id, "submitted"), payload, msg_id=new_ulid(), expect=0)
-
-
-def _submit_error(error: AppendError, tenant: str, job_id: str) -> EventschedError:
-    if isinstance(error, Conflict):
-        return DuplicateJob(
-            f"job id {job_id!r} of tenant {tenant!r} is taken", "choose another id; ids are never used twice"
-        )
-    if isinstance(error, Denied):
-        return PermissionDenied(error.message, error.hint)
-    return error

@@ -32,7 +32,11 @@ class Ambiguous(EventschedError):
     """The id's beginning, or the id without a tenant, fits several jobs."""
 
 
-class InvalidSpec(EventschedError):
+class UsageError(EventschedError):
+    """What the caller gave cannot be used as it is; nothing was sent. The message names the option or field."""
+
+
+class InvalidSpec(UsageError):
     """A job cannot be accepted as it is; the message names field and allowed range."""
 
 
@@ -60,5 +64,9 @@ class LogGap(EventschedError):
     """A sequence is missing from the log: storage has lost data."""
 
 
-class SettingsError(EventschedError):
+class ClientClosed(EventschedError):
+    """The client was used after it had been closed."""
+
+
+class SettingsError(UsageError):
     """A setting or an environment variable has a value that cannot be used."""

@@ -32,7 +32,18 @@ class Heartbeat(Struct, omit_defaults=True):
     running: int = 0
 
 
+class _Trouble(Struct):
+    description: str = ""
+    err_code: int = 0
+
+
+class _Answer(Struct):
+    seq: int = 0
+    error: _Trouble | None = None
+
+
 _decoder = msgspec.json.Decoder(Heartbeat)
+_answer_decoder = msgspec.json.Decoder(_Answer)
 
 
 def read_heartbeat(payload: bytes) -> Heartbeat | None:
@@ -41,3 +52,17 @@ def read_heartbeat(payload: bytes) -> Heartbeat | None:
         return _decoder.decode(payload)
     except Exception:
         return None
+
+
+def why_not_stored(answer: bytes) -> str:
+    """What the server's answer to a heartbeat says against its being stored; "" = it is stored.
+
+    Only a heartbeat the leader can read counts as a sign of life, so only that may renew a lease.
+    """
+    try:
+        found = _answer_decoder.decode(answer)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return "the answer is not an acknowledgement"
+    if found.error is not None:
+        return f"{found.error.description or 'an error without words'} ({found.error.err_code})"
+    return "" if found.seq > 0 else "the answer names no sequence"

@@ -21,7 +21,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
-from eventsched.errors import NoServer, SettingsError
+from eventsched.errors import EventschedError, NoServer
 from eventsched.log.link import LinkOptions
 
 DEFAULT_PORT = 4222
@@ -127,18 +127,23 @@ class NatsServer:
             "EVENTSCHED_NATS_PASSWORD": options.password,
         }
 
-    def start(self, *, die_with_us: bool = True) -> None:
-        """Start the process; `wait_ready` says when it answers."""
+    @property
+    def log_file(self) -> Path:
+        """Where its words go."""
+        return self.data / "nats.log"
+
+    def start(self, *, die_with_us: bool = True, keep_open: tuple[int, ...] = ()) -> subprocess.Popen[bytes]:
+        """Start the process; `wait_ready` says when it answers. keep_open: descriptors it inherits."""
         if self.port:
             if free_port(self.port) != self.port:
-                raise SettingsError(f"port {self.port} is taken", "choose another with --nats-port")
+                raise EventschedError(f"port {self.port} is taken", "choose another with --nats-port")
         else:
             self.port = free_port(DEFAULT_PORT)
         self.data.mkdir(parents=True, exist_ok=True)
         conf = self.data / "nats.conf"
         conf.touch(mode=0o600)
         conf.write_text(self._conf())
-        log = (self.data / "nats.log").open("ab")
+        log = self.log_file.open("ab")
         try:
             self.process = subprocess.Popen(
                 [find_binary(), "-c", str(conf)],
@@ -146,10 +151,12 @@ class NatsServer:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                pass_fds=keep_open,
                 preexec_fn=die_with_parent if die_with_us else None,
             )
         finally:
             log.close()
+        return self.process
 
     async def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
         """Wait until it accepts connections; NoServer with the end of its log if it does not."""
@@ -167,8 +174,8 @@ class NatsServer:
                 writer.close()
                 if line.startswith(b"INFO"):
                     return
-        tail = (self.data / "nats.log").read_text(errors="replace").strip().splitlines()[-3:]
-        raise NoServer(f"nats-server did not start: {' | '.join(tail)}", f"see {self.data / 'nats.log'}")
+        tail = self.log_file.read_text(errors="replace").strip().splitlines()[-3:]
+        raise NoServer(f"nats-server did not start: {' | '.join(tail)}", f"see {self.log_file}")
 
     def stop(self, timeout_s: float = 10.0) -> None:
         """End it in good order, by its process id."""

@@ -31,6 +31,21 @@ def new_batch_id() -> str:
     return _base32(secrets.randbits(50), 10)
 
 
+_ULID = re.compile(f"[0-7][{_CROCKFORD}]{{25}}")
+_NAMED = re.compile(f"(?P<stem>.*[^_-]-)(?=.*[a-z])[{_CROCKFORD}]{{8}}")
+
+
+def drawn_from(job_id: str) -> int:
+    """Where the part begins that `new_job_id` drew; -1 when a person chose the id, by the looks of it.
+
+    Eight digits alone are taken for a number somebody counts with: drawing them is rarer than 1 in 10,000.
+    """
+    if _ULID.fullmatch(job_id):
+        return 0
+    match = _NAMED.fullmatch(job_id)
+    return len(match["stem"]) if match else -1
+
+
 def new_job_id(name: str = "") -> str:
     """An id for a job: `<name>-<8 random characters>` when it has a name, else a ULID."""
     stem = re.sub(r"[^A-Za-z0-9_-]", "-", name).strip("-_")[:55]

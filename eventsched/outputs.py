@@ -29,12 +29,12 @@ class OutputChunk(Struct, frozen=True):
     data: bytes
 
 
-async def read_output(client: Client, job_id: str, tenant: str, follow: bool) -> AsyncIterator[OutputChunk]:
+async def read_output(client: Client, view: JobView, follow: bool) -> AsyncIterator[OutputChunk]:
     """The output of a job's runs, oldest run first."""
     read: dict[int, int] = {}
     done: dict[int, None] = {}
     while True:
-        view = await client.get(job_id, tenant=tenant)
+        view = await client.get(view.job_id, tenant=view.tenant)
         for one in view.tries:
             if one.run in done:
                 continue

@@ -27,7 +27,7 @@ REASONS: dict[str, str] = {
     "cpu": "not enough free cpu on any node",
     "memory": "not enough free memory on any node",
     "gpu": "not enough free GPUs on any node",
-    "gpu_model": "no node has this GPU model",
+    "gpu_model": "no node has a GPU of the model it asks for",
     "resources": "no node has all it asks for free at once",
     "too_big": "no node is large enough, even when empty",
     "quota": "its tenant holds as much as it may",
@@ -43,6 +43,7 @@ REASONS: dict[str, str] = {
     "volume_refused": "a volume is outside the node's allow-list",
     "network_refused": "the network mode is not allowed on this node",
     "engine_error": "the container engine refused the run",
+    "agent_too_old": "the node's agent cannot read the job's assignment; upgrade the agent",
     "engine_lost": "the container engine went away and nobody saw how the run ended",
     "killed": "killed by a signal nobody here sent",
     "max_runtime": "ran longer than max_runtime",
@@ -69,3 +70,8 @@ REASONS: dict[str, str] = {
 def explain_reason(code: str) -> str:
     """The sentence for a reason code; the code itself when it is unknown (newer log)."""
     return REASONS.get(code, code)
+
+
+def in_words(code: str, detail: str) -> str:
+    """Why, for people: the words recorded with the code, else its sentence."""
+    return detail if detail and detail != code else explain_reason(code)

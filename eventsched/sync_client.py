@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequen
 from typing import Any, Self, TypeVar
 
 from eventsched.client import Client, Submitted
-from eventsched.errors import EventschedError
+from eventsched.errors import ClientClosed, EventschedError
 from eventsched.log.link import LinkOptions
 from eventsched.outputs import OutputChunk
 from eventsched.recorded import Recorded
@@ -51,6 +51,9 @@ class SyncClient:
         return cls(client, loop, thread)
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        if self._loop.is_closed():
+            work.close()
+            raise ClientClosed("this client is closed", "make another with `connect`")
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     def _iterate(self, source: AsyncIterator[T]) -> Iterator[T]:
@@ -67,9 +70,10 @@ class SyncClient:
             yield item  # type: ignore[misc]
 
     def close(self) -> None:
-        """See `Client.close`."""
-        self._run(self._client.close())
-        _end(self._loop, self._thread)
+        """See `Client.close`; closing twice is closing once."""
+        if not self._loop.is_closed():
+            self._run(self._client.close())
+            _end(self._loop, self._thread)
 
     def __enter__(self) -> Self:
         return self
@@ -90,25 +94,25 @@ class SyncClient:
         """See `Client.submit_many`."""
         return self._run(self._client.submit_many(jobs, tenant=tenant))
 
-    def abort(self, job_id: str, *, reason: str = "", tenant: str = "") -> None:
+    def abort(self, job_id: str, *, reason: str = "", tenant: str = "") -> JobView:
         """See `Client.abort`."""
-        self._run(self._client.abort(job_id, reason=reason, tenant=tenant))
+        return self._run(self._client.abort(job_id, reason=reason, tenant=tenant))
 
-    def hold(self, job_id: str, *, tenant: str = "") -> None:
+    def hold(self, job_id: str, *, tenant: str = "") -> JobView:
         """See `Client.hold`."""
-        self._run(self._client.hold(job_id, tenant=tenant))
+        return self._run(self._client.hold(job_id, tenant=tenant))
 
-    def release(self, job_id: str, *, tenant: str = "") -> None:
+    def release(self, job_id: str, *, tenant: str = "") -> JobView:
         """See `Client.release`."""
-        self._run(self._client.release(job_id, tenant=tenant))
+        return self._run(self._client.release(job_id, tenant=tenant))
 
-    def requeue(self, job_id: str, *, force: bool = False, tenant: str = "") -> None:
+    def requeue(self, job_id: str, *, force: bool = False, tenant: str = "") -> JobView:
         """See `Client.requeue`."""
-        self._run(self._client.requeue(job_id, force=force, tenant=tenant))
+        return self._run(self._client.requeue(job_id, force=force, tenant=tenant))
 
-    def complete(self, job_id: str, *, exit_code: int = 0, tenant: str = "") -> None:
+    def complete(self, job_id: str, *, exit_code: int = 0, tenant: str = "") -> JobView:
         """See `Client.complete`."""
-        self._run(self._client.complete(job_id, exit_code=exit_code, tenant=tenant))
+        return self._run(self._client.complete(job_id, exit_code=exit_code, tenant=tenant))
 
     def cordon(self, node: str) -> None:
         """See `Client.cordon`."""

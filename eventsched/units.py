@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import re
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 
 from eventsched.errors import InvalidSpec
 
 _BYTES = {"K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
 _MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_NUMBER = r"[0-9]{1,18}(?:\.[0-9]{1,18})?"
+_DURATION = re.compile(rf"({_NUMBER})(ms|s|m|h|d)")
+_GPU_MODEL = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9][A-Za-z0-9_. -]{0,63}")
+DURATION_MAX_MS = 3_650 * _MS["d"]
+"""Ten years: longer than anything here waits or runs."""
 
 
 def parse_memory(text: str, what: str = "memory") -> int:
     """Bytes from `512M`, `4G`, `1.5GiB`; a bare number is refused, as its unit is a guess."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT])(?:i?B)?", text.strip(), re.IGNORECASE)
+    match = re.fullmatch(rf"({_NUMBER})\s*([KMGT])(?:i?B)?", text.strip(), re.IGNORECASE)
     if match is None:
         raise InvalidSpec(f"{what}: {text!r} is not an amount of memory", "write it with a unit, e.g. 512M or 4G")
     return int(Decimal(match[1]) * _BYTES[match[2].upper()])
@@ -25,28 +29,29 @@ def parse_duration_ms(text: str, what: str = "duration") -> int:
     parts = _DURATION.findall(text.strip())
     if not parts or "".join(number + unit for number, unit in parts) != text.strip():
         raise InvalidSpec(f"{what}: {text!r} is not a duration", "write it with units, e.g. 90s, 10m or 1h30m")
-    return sum(int(Decimal(number) * _MS[unit]) for number, unit in parts)
+    total = sum(int(Decimal(number) * _MS[unit]) for number, unit in parts)
+    if total > DURATION_MAX_MS:
+        raise InvalidSpec(f"{what}: {text!r} is longer than ten years", "give at most 3650d")
+    return total
 
 
 def parse_cpus_millis(text: str, what: str = "cpus") -> int:
     """Thousandths of a core from `2`, `0.5`."""
-    try:
-        value = Decimal(text) * 1000
-    except InvalidOperation:
-        raise InvalidSpec(f"{what}: {text!r} is not a number of cores", "e.g. 2 or 0.5") from None
-    if not value.is_finite() or value != int(value) or value <= 0:
-        raise InvalidSpec(f"{what}: {text!r} is not a positive multiple of 0.001 cores")
+    if not re.fullmatch(_NUMBER, text.strip()):
+        raise InvalidSpec(f"{what}: {text!r} is not a number of cores", "e.g. 2 or 0.5")
+    value = Decimal(text.strip()) * 1000
+    if value != int(value) or value <= 0:
+        raise InvalidSpec(f"{what}: {text!r} is not a positive multiple of 0.001 cores", "e.g. 2 or 0.5")
     return int(value)
 
 
-def parse_gpus(text: str) -> tuple[str, int]:
+def parse_gpus(text: str, what: str = "gpus") -> tuple[str, int]:
     """`("A100", 2)` from `A100:2`, `("", 2)` from `2`, `("A100", 1)` from `A100`."""
-    model, separator, count = text.strip().rpartition(":")
-    if not separator:
-        model, count = ("", text.strip()) if text.strip().isdigit() else (text.strip(), "1")
-    if not count.isdigit() or (separator and not model):
-        raise InvalidSpec(f"gpus: {text!r} is not MODEL:COUNT", "e.g. A100:2, or 1 for any model")
-    return model, int(count)
+    match = re.fullmatch(r"(?:(?P<model>[^:]+):)?(?P<count>[0-9]{1,9})|(?P<alone>[^:]+)", text.strip())
+    model = (match["model"] or match["alone"] or "") if match else ""
+    if match is None or (model and not _GPU_MODEL.fullmatch(model)):
+        raise InvalidSpec(f"{what}: {text!r} is not MODEL:COUNT", "e.g. A100:2, or 1 for any model")
+    return model, int(match["count"] or 1)
 
 
 def format_bytes(value: int) -> str:

@@ -95,7 +95,8 @@ class JobView(_View, kw_only=True):
 class NodeView(_View, kw_only=True):
     """A node: `capacity` and `free` hold cpu_millis, memory_bytes and gpus by model.
 
-    state: ready, suspect, lost, left; cordoned and draining come on top.
+    state: ready, draining (runs are left), drained (none is), suspect, leaving, lost, left.
+    cordoned: it gets no new runs. draining: a drain was asked for and not taken back.
     heartbeat_age_ms, cpu_percent, memory_used_bytes: from the last heartbeat this scheduler read.
     usage: per run (by id): cpu_percent and memory_bytes.
     """

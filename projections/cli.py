@@ -11,8 +11,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from eventsched.cli.common import Output, Where, print_json, reach
-from eventsched.errors import SettingsError
+from eventsched.cli.common import BIG, Output, Where, number, print_json, reach
+from eventsched.errors import EventschedError, SettingsError
 from eventsched.events import ClusterCreated
 from eventsched.ids import ID_RULE, is_id
 from eventsched.log.link import connect
@@ -26,7 +26,7 @@ async def scheduler(
     *,
     name: Annotated[str, Parameter(env_var="SCHEDULER_ID", help="this scheduler's name; the host's by default")] = "",
     data: Annotated[str, Parameter(help="where the history lies; a directory")] = "",
-    replicas: Annotated[int, Parameter(help="copies of each stream, when they are made: 1 or 3")] = 1,
+    replicas: Annotated[int, number(1, 5), Parameter(help="copies of each stream, when they are made: 1 or 3")] = 1,
     clock: Annotated[Literal["wall", "manual"], Parameter(help="clock of a new cluster")] = "wall",
     job_id_scope: Annotated[
         Literal["tenant", "cluster"], Parameter(help="where job ids of a new cluster are unique")
@@ -34,9 +34,11 @@ async def scheduler(
     suspect_after: Annotated[str, Parameter(help="a new cluster gives a silent node no runs after this")] = "12s",
     lost_after: Annotated[str, Parameter(help="a new cluster gives a silent node up after this")] = "45s",
     digest_every: Annotated[
-        int, Parameter(help="a new cluster takes a digest and snapshot every so many events")
+        int, number(1, BIG), Parameter(help="a new cluster takes a digest and snapshot every so many events")
     ] = 50_000,
-    finished_keep: Annotated[int, Parameter(help="ended jobs a new cluster keeps in its state")] = 10_000,
+    finished_keep: Annotated[
+        int, number(0, BIG), Parameter(help="ended jobs a new cluster keeps in its state")
+    ] = 10_000,
     log_json: Annotated[bool, Parameter(negative=())] = False,
     log_level: str = "info",
     where: Where = Where(),
@@ -85,13 +87,13 @@ def _lock(directory: Path, name: str) -> int:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(handle)
-        raise SettingsError(f"a scheduler named {name} runs here already", "give this one another --name") from None
+        raise EventschedError(f"a scheduler named {name} runs here already", "give this one another --name") from None
     return handle
 
 
 async def digest(
     *,
-    at: Annotated[int, Parameter(help="the state after this sequence; 0 = the whole log")] = 0,
+    at: Annotated[int, number(0, BIG), Parameter(help="the state after this sequence; 0 = the whole log")] = 0,
     snapshot: Annotated[bool, Parameter(help="start from the newest snapshot before, instead of sequence 1")] = False,
     output: Output = "table",
     where: Where = Where(),

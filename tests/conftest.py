@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from eventsched.telemetry import configure_logging
 
 from .cluster import Cluster
 
+FAILED = pytest.StashKey[bool]()
 configure_logging(level="error")
 
 
@@ -50,13 +51,13 @@ async def cluster(request: pytest.FixtureRequest, tmp_path: Path, nats_server: N
     made = Cluster(tmp_path, nats_server)
     yield made
     await made.stop()
-    failed = getattr(request.node, "failed", False)
-    if failed:
+    if request.node.stash.get(FAILED, False):
         print(made.words())
 
 
-@pytest.hookimpl(hookwrapper=True, tryfirst=True)
-def pytest_runtest_makereport(item: pytest.Item):  # type: ignore[no-untyped-def]
-    outcome = yield
-    if outcome.get_result().failed:
-        item.failed = True  # type: ignore[attr-defined]
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fixtures that end after a test may ask whether it failed."""
+    report = yield
+    item.stash[FAILED] = item.stash.get(FAILED, False) or report.failed
+    return report

@@ -16,7 +16,8 @@ from eventsched.agents.effects import Ended, KnownRun, Launch
 from eventsched.heartbeat import RunUsage
 
 Progress = Callable[[str], None]
-"""Called with a word for what a slow start is doing: `queued`, `pulling`, `creating`."""
+"""Called with a word for what a slow start is doing: `queued`, `pulling`, `creating`, and `starting` right
+before there is no way back. Raises StartFailed when the run may not start any more."""
 
 Chunk = tuple[str, bytes]
 """A piece of output: "stdout" or "stderr", and the bytes."""
@@ -29,6 +30,10 @@ class StartFailed(Exception):
         super().__init__(detail)
         self.reason = reason
         self.detail = detail
+
+
+class EngineAway(Exception):
+    """The engine behind a driver does not answer, so nobody can say what runs here."""
 
 
 class Place(Struct, frozen=True):
@@ -60,11 +65,11 @@ class Driver(Protocol):
         ...
 
     async def inventory(self) -> list[KnownRun]:
-        """Every run of ours this machine still has, running or ended and not removed."""
+        """Every run of ours this machine still has, running or ended and not removed. Raises EngineAway."""
         ...
 
     async def start(self, launch: Launch, progress: Progress) -> None:
-        """Start it; return when it runs. Raises StartFailed."""
+        """Start it; return when it runs. Raises StartFailed; then, or when cancelled, nothing runs."""
         ...
 
     async def wait(self, run: int) -> Ended:

@@ -1,14 +1,18 @@
-"""What a run's container is made of: names, labels, limits, isolation. No I/O but resolving paths."""
+"""What a run's container is made of (names, labels, limits, isolation), and what the engine's words
+about one mean. No I/O but resolving paths."""
 
 from __future__ import annotations
 
 import os
+import time
+from datetime import datetime
 from typing import Any
 
 import msgspec
 
 from eventsched.agents.drivers.base import Place, StartFailed, run_environment
 from eventsched.agents.effects import Launch
+from eventsched.spec import JobSpec
 
 LABEL = "eventsched"
 CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "NET_BIND_SERVICE", "SETGID", "SETUID")
@@ -81,3 +85,36 @@ def _bind(limits: DockerLimits, source: str, target: str, read_only: bool) -> st
             return f"{real}:{target}:{'ro' if read_only else 'rw'}"
     allowed_text = ", ".join(limits.volumes) or "none"
     raise StartFailed("volume_refused", f"{source} is not allowed here; allowed: {allowed_text}")
+
+
+def start_failure(spec: JobSpec, message: str) -> StartFailed:
+    """The engine's words for a command that cannot run, told apart."""
+    text = message.lower()
+    command = spec.command[0] if spec.command else "the image's command"
+    if "executable file not found" in text or "no such file or directory" in text:
+        return StartFailed("command_not_found", f"{command}: not found in image {spec.image}")
+    if "permission denied" in text:
+        return StartFailed("command_not_executable", f"{command}: may not be executed in image {spec.image}")
+    return StartFailed("engine_error", message.strip()[:400])
+
+
+def _engine_time(text: str) -> float:
+    """Seconds since 1970 of one of the engine's time stamps (nanoseconds are cut)."""
+    return datetime.fromisoformat(text[:26].rstrip("Z").split("+")[0] + "+00:00").timestamp()
+
+
+def finished_s(state: dict[str, Any]) -> float:
+    """When it ended, in seconds since 1970."""
+    return _engine_time(state["FinishedAt"])
+
+
+def ran_ms(state: dict[str, Any]) -> int:
+    """How long it has run."""
+    started = _engine_time(state["StartedAt"])
+    until = time.time() if state["Running"] else finished_s(state)
+    return max(0, int((until - started) * 1000))
+
+
+def was_started(state: dict[str, Any]) -> bool:
+    """Whether it ever ran: one that was only made has the engine's zero time."""
+    return not str(state["StartedAt"]).startswith("0001-01-01")

@@ -11,10 +11,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import os
 import time
 from collections.abc import AsyncIterator, Iterable
-from datetime import datetime
 from typing import Any
 
 import aiohttp
@@ -24,23 +24,34 @@ from aiodocker import Docker
 from aiodocker.containers import DockerContainer
 from aiodocker.exceptions import DockerError
 
-from eventsched.agents.drivers.base import Chunk, Place, Progress, StartFailed, exited
-from eventsched.agents.drivers.containers import LABEL, DockerLimits, container_config
+from eventsched.agents.drivers.base import Chunk, EngineAway, Place, Progress, StartFailed, exited
+from eventsched.agents.drivers.containers import (
+    LABEL,
+    DockerLimits,
+    container_config,
+    finished_s,
+    ran_ms,
+    start_failure,
+    was_started,
+)
 from eventsched.agents.drivers.images import ImageStore
 from eventsched.agents.drivers.sandbox import Sandboxes
 from eventsched.agents.effects import Ended, KnownRun, Launch
 from eventsched.errors import NoServer
 from eventsched.heartbeat import RunUsage
-from eventsched.spec import JobSpec
 
 _log = structlog.get_logger("eventsched.docker")
 
 DEFAULT_SOCKET = "/var/run/docker.sock"
 STARTS_PER_CORE = 2
 RETRY_S = 0.5
+WARN_EVERY = 60
 CREATED_MAX_S = 120
 GOING_DOWN_S = 2.0
 _KILLED = (137, 143)
+_NOT_RUNNING = (304, 404)
+_NO_ANSWER = 900
+"""aiodocker's status for an engine that went away."""
 _ENGINE_GONE = (aiohttp.ClientError, OSError, asyncio.IncompleteReadError)
 
 
@@ -55,7 +66,7 @@ class DockerDriver:
         self._limits = limits
         self.socket_path = socket_path or _socket_from_environment()
         self._starting = asyncio.Semaphore(max(2, STARTS_PER_CORE * (os.cpu_count() or 1)))
-        self._stopping: dict[int, bool] = {}
+        self._stopping: dict[int, None] = {}
         self._cpu_seen: dict[int, tuple[int, int]] = {}
         self._ids: dict[int, str] = {}
 
@@ -97,6 +108,13 @@ class DockerDriver:
 
     async def inventory(self) -> list[KnownRun]:
         """See `Driver.inventory`. Old containers that were made and never started are removed."""
+        try:
+            return await self._inventory()
+        except (*_ENGINE_GONE, DockerError) as error:
+            text = str(error) or type(error).__name__
+            raise EngineAway(f"the container engine at {self.socket_path} does not answer: {text}") from error
+
+    async def _inventory(self) -> list[KnownRun]:
         found = []
         for listed in await self._docker.containers.list(all=1, filters=self._filters()):
             labels = listed["Labels"]
@@ -110,9 +128,14 @@ class DockerDriver:
                 if time.time() - listed["Created"] > CREATED_MAX_S:
                     await self.remove(launch.run)
                 continue
-            details = await self._container(launch.run).show()
+            try:
+                details = await self._container(launch.run).show()
+            except DockerError as error:
+                if error.status == 404:
+                    continue  # removed since the list was made
+                raise
             ended = None if details["State"]["Running"] else self._verdict(launch.run, details)
-            found.append(KnownRun(launch, ended, _ran_ms(details["State"])))
+            found.append(KnownRun(launch, ended, ran_ms(details["State"])))
         return sorted(found, key=lambda known: known.launch.run)
 
     # ---- starting ---------------------------------------------------------------------------
@@ -122,11 +145,12 @@ class DockerDriver:
         if self._starting.locked():
             progress("queued")
         async with self._starting:
+            progress("creating")
             try:
                 config = container_config(launch, self._place, self._limits, await self._network(launch))
                 container = await self._create(launch, config, progress)
                 self._ids[launch.run] = container.id
-                await self._start(launch, container)
+                await self._start(launch, container, progress)
             except _ENGINE_GONE as error:
                 raise StartFailed("engine_error", f"the container engine went away: {error}") from error
 
@@ -144,13 +168,43 @@ class DockerDriver:
         except DockerError as error:
             raise StartFailed("engine_error", str(error.message)) from error
 
-    async def _start(self, launch: Launch, container: DockerContainer) -> None:
+    async def _start(self, launch: Launch, container: DockerContainer, progress: Progress) -> None:
+        """Start what was made; whoever fails or gives up on the way leaves nothing behind that runs."""
+        asked: asyncio.Future[None] | None = None
         try:
-            await container.start()
+            progress("starting")
+            asked = asyncio.ensure_future(container.start())
+            await asyncio.shield(asked)
         except DockerError as error:
-            with contextlib.suppress(DockerError):
-                await container.delete(force=True)
-            raise _start_failure(launch.spec, str(error.message)) from error
+            gone = error.status == _NO_ANSWER
+            if gone and await self._started_after_all(container):
+                return
+            await self._discard(container)
+            if gone:
+                raise StartFailed("engine_error", f"the container engine went away: {error.message}") from error
+            raise start_failure(launch.spec, str(error.message)) from error
+        except (StartFailed, asyncio.CancelledError):
+            if asked is not None:
+                await asyncio.wait((asked,))  # the engine does what it was asked for: undo it afterwards
+                asked.exception()
+            await self._discard(container)
+            raise
+
+    async def _started_after_all(self, container: DockerContainer) -> bool:
+        """The engine went away while it was starting this: once it is back, the container tells."""
+        while True:
+            try:
+                return was_started((await container.show())["State"])
+            except DockerError as error:
+                if error.status == 404:
+                    return False
+            except _ENGINE_GONE:
+                pass
+            await asyncio.sleep(RETRY_S)
+
+    async def _discard(self, container: DockerContainer) -> None:
+        with contextlib.suppress(DockerError, *_ENGINE_GONE):
+            await container.delete(force=True)
 
     async def _network(self, launch: Launch) -> str:
         network = launch.spec.network
@@ -173,7 +227,7 @@ class DockerDriver:
             try:
                 code = (await container.wait())["StatusCode"]
                 if code == 0 and gone_at is None:
-                    return Ended("stopped", 0) if self._stopping.pop(run, False) else Ended("exited", 0)
+                    return Ended("stopped", 0) if run in self._stopping else Ended("exited", 0)
                 details = await container.show()
             except DockerError as error:
                 if error.status == 404:
@@ -187,8 +241,7 @@ class DockerDriver:
                 continue
             if details["State"]["Running"]:
                 continue
-            if gone_at is not None and _finished_s(details["State"]) >= gone_at - 1:
-                self._stopping.pop(run, None)
+            if gone_at is not None and finished_s(details["State"]) >= gone_at - 1:
                 return Ended("lost", None, "engine_lost", "it ended while the container engine was down")
             if code in _KILLED and run not in self._stopping and not details["State"].get("OOMKilled"):
                 gone_at = await self._going_down()
@@ -213,34 +266,45 @@ class DockerDriver:
         return None
 
     def _verdict(self, run: int, details: dict[str, Any]) -> Ended:
-        """How an ended container ended."""
+        """How an ended container ended; the same whoever asks, and however often."""
         state = details["State"]
         code = int(state["ExitCode"])
-        stopped = self._stopping.pop(run, False)
         if state.get("OOMKilled"):
             limit = details["HostConfig"].get("Memory", 0)
             return Ended("oom", code, "out_of_memory", f"over its memory limit of {limit} bytes")
-        if stopped:
+        if run in self._stopping:
             return Ended("stopped", code)
         if code and state.get("Error"):
             return Ended("exited", code, "engine_error", str(state["Error"]))
         return exited(code)
 
     async def stop(self, run: int, grace_ms: int) -> None:
-        """See `Driver.stop`."""
-        container = self._container(run)
-        self._stopping[run] = True
-        seconds = -(-grace_ms // 1000)
+        """See `Driver.stop`. Asked again until the engine says that it is over: what an engine refuses
+        to stop goes on running, and nobody may say otherwise."""
+        loop = asyncio.get_running_loop()
+        kill_at, refusals = loop.time() + grace_ms / 1000, 0
+        untouched = run not in self._stopping  # no signal of ours can have reached it yet
+        self._stopping[run] = None
+        url = f"http://localhost/containers/{self._container(run).id}/stop"
         while True:
+            seconds = math.ceil(max(0.0, kill_at - loop.time()))
             try:
-                async with self._session.post(
-                    f"http://localhost/containers/{container.id}/stop", params={"t": str(seconds)}
-                ) as response:
-                    if response.status in (304, 404):  # it was over before our signal
-                        self._stopping.pop(run, None)
-                    return
+                async with self._session.post(url, params={"t": str(seconds)}) as response:
+                    status, words = response.status, await response.text()
+            except aiohttp.ClientConnectorError:
+                pass
             except _ENGINE_GONE:
-                await asyncio.sleep(RETRY_S)
+                untouched = False
+            else:
+                if status in _NOT_RUNNING and untouched:
+                    self._stopping.pop(run, None)  # it was over before our signal
+                if status in (204, *_NOT_RUNNING):
+                    return
+                untouched = False
+                if refusals % WARN_EVERY == 0:
+                    _log.error("stop_refused", run=run, status=status, engine=words.strip()[:300])
+                refusals += 1
+            await asyncio.sleep(RETRY_S)
 
     async def has_output(self, run: int) -> bool:
         """See `Driver.has_output`: only reading tells."""
@@ -269,8 +333,8 @@ class DockerDriver:
         """See `Driver.remove`."""
         with contextlib.suppress(DockerError, *_ENGINE_GONE):
             await self._container(run).delete(force=True, v=True)
-        self._ids.pop(run, None)
-        self._cpu_seen.pop(run, None)
+        for known in (self._ids, self._cpu_seen, self._stopping):
+            known.pop(run, None)
 
     async def usage(self, runs: Iterable[int]) -> dict[int, RunUsage]:
         """See `Driver.usage`: one sample each; cpu since the sample before."""
@@ -299,32 +363,6 @@ class DockerDriver:
 
     async def finish(self, run: int, exit_code: int) -> None:
         """See `Driver.finish`."""
-
-
-def _start_failure(spec: JobSpec, message: str) -> StartFailed:
-    """The engine's words for a command that cannot run, told apart."""
-    text = message.lower()
-    command = spec.command[0] if spec.command else "the image's command"
-    if "executable file not found" in text or "no such file or directory" in text:
-        return StartFailed("command_not_found", f"{command}: not found in image {spec.image}")
-    if "permission denied" in text:
-        return StartFailed("command_not_executable", f"{command}: may not be executed in image {spec.image}")
-    return StartFailed("engine_error", message.strip()[:400])
-
-
-def _engine_time(text: str) -> float:
-    """Seconds since 1970 of one of the engine's time stamps (nanoseconds are cut)."""
-    return datetime.fromisoformat(text[:26].rstrip("Z").split("+")[0] + "+00:00").timestamp()
-
-
-def _finished_s(state: dict[str, Any]) -> float:
-    return _engine_time(state["FinishedAt"])
-
-
-def _ran_ms(state: dict[str, Any]) -> int:
-    started = _engine_time(state["StartedAt"])
-    until = time.time() if state["Running"] else _finished_s(state)
-    return max(0, int((until - started) * 1000))
 
 
 def _socket_from_environment() -> str:

@@ -53,7 +53,9 @@ class ManualDriver:
 
     def _write(self, run: int, record: _Record) -> None:
         temporary = self._path(run).with_suffix(".new")
-        temporary.write_bytes(msgspec.json.encode(record))
+        temporary.unlink(missing_ok=True)
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(msgspec.json.encode(record))  # the job's environment stands in it
         os.replace(temporary, self._path(run))
 
     async def inventory(self) -> list[KnownRun]:

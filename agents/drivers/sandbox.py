@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 
+import aiohttp
 from aiodocker import Docker
 from aiodocker.exceptions import DockerError
 
@@ -93,7 +94,7 @@ class Sandboxes:
         """Remove every kept namespace of this node; runs in them have ended."""
         labels = [f"{LABEL}.cluster={self._place.cluster}", f"{LABEL}.node={self._place.node}", f"{LABEL}.sandbox"]
         self._known.clear()
-        with contextlib.suppress(DockerError):
+        with contextlib.suppress(DockerError, aiohttp.ClientError, OSError):  # else the next leave does it
             for container in await self._docker.containers.list(all=1, filters=json.dumps({"label": labels})):
                 with contextlib.suppress(DockerError):
                     await container.delete(force=True)

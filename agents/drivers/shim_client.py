@@ -13,47 +13,62 @@ from pathlib import Path
 from typing import Any
 
 from eventsched.agents.drivers.base import StartFailed
-from eventsched.agents.process_runs import read_journal
 from eventsched.agents.shim import LINE_MAX, SOCKET, in_directory
 
 CONNECT_S = 10.0
 CONNECT_POLL_S = 0.01
 
+OnStart = Callable[[int, int, tuple[int, int]], None]
+OnEnd = Callable[[int, int | None], None]
+
 
 class ShimClient:
-    """A connection to the node's shim; the shim is started, and the connection made, when first needed.
+    """A connection to the node's shim, made when first needed.
 
-    on_end(run, code) is called for every run that ends, maybe more than once; on_broken() when the
-    shim has gone away: what was missed meanwhile stands in the journal.
+    on_start(run, pid, born) and on_end(run, code) are called for every run that starts and ends,
+    maybe more than once; on_broken() when the shim has gone away: what was missed meanwhile stands
+    in the journal.
     """
 
-    def __init__(
-        self, directory: Path, on_end: Callable[[int, int | None], None], on_broken: Callable[[], None]
-    ) -> None:
+    def __init__(self, directory: Path, on_start: OnStart, on_end: OnEnd, on_broken: Callable[[], None]) -> None:
         self._directory = directory
+        self._on_start = on_start
         self._on_end = on_end
         self._on_broken = on_broken
         self._connecting = asyncio.Lock()
-        self._writer: asyncio.StreamWriter | None = None
-        self._listener: asyncio.Task[None] | None = None
-        self._asked: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._line: _Line | None = None
+        self._asked: dict[int, tuple[str, asyncio.Future[dict[str, Any]]]] = {}
         self._child: subprocess.Popen[bytes] | None = None
 
-    async def connect(self) -> asyncio.StreamWriter:
-        """Connect if that is not so yet. Raises StartFailed when no shim answers."""
-        if self._writer is not None:
-            return self._writer
-        async with self._connecting:
-            if self._writer is None:
-                reader, self._writer = await self._reach()
-                self._listener = asyncio.get_running_loop().create_task(self._listen(reader))
-            return self._writer
+    @property
+    def connected(self) -> bool:
+        """Whether news arrive."""
+        return self._line is not None
 
-    async def _reach(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        deadline = asyncio.get_running_loop().time() + CONNECT_S
-        while asyncio.get_running_loop().time() < deadline:
-            with in_directory(self._directory) as short, contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
-                return await asyncio.open_unix_connection(f"{short}/{SOCKET}", limit=LINE_MAX)
+    # ---- connecting -------------------------------------------------------------------------
+
+    async def connect(self, start: bool = True) -> bool:
+        """Connect if that is not so yet: then the journal has all that anybody asked of the shim before.
+        start: a shim is started where there is none. False when there is none; StartFailed when none answers."""
+        if self._line is not None:
+            return True
+        async with self._connecting:
+            if self._line is None:
+                self._line = await self._reach(start)
+            return self._line is not None
+
+    async def _reach(self, start: bool) -> _Line | None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + CONNECT_S
+        while (left := deadline - loop.time()) > 0:
+            with in_directory(self._directory) as short, contextlib.suppress(FileNotFoundError, ConnectionError):
+                _, line = await loop.create_unix_connection(lambda: _Line(self._heard, self._lost), f"{short}/{SOCKET}")
+                if await line.greet(left):
+                    return line
+                await asyncio.sleep(CONNECT_POLL_S)
+                continue  # it has just ended
+            if not start:
+                return None
             self._start_shim()
             await asyncio.sleep(CONNECT_POLL_S)
         raise StartFailed("engine_error", f"the shim does not answer; see {self._directory / 'shim.log'}")
@@ -72,66 +87,113 @@ class ShimClient:
                 cwd="/",
             )
 
-    async def _listen(self, reader: asyncio.StreamReader) -> None:
-        with contextlib.suppress(ConnectionError, ValueError):
-            while line := await reader.readline():
-                message = json.loads(line)
-                if "code" in message:
-                    self._on_end(message["run"], message["code"])
-                    continue
-                answer = self._asked.pop(message["run"], None)
-                if answer is not None and not answer.done():
-                    answer.set_result(message)
-        self._writer = None
-        for answer in self._asked.values():
+    # ---- talking ----------------------------------------------------------------------------
+
+    def _heard(self, news: dict[str, Any]) -> None:
+        run = news["run"]
+        if "code" in news:
+            self._on_end(run, news["code"])
+            return
+        if "pid" in news:
+            self._on_start(run, news["pid"], tuple(news["born"]))
+        what, answer = self._asked.get(run, ("", None))
+        if answer is not None and not answer.done() and (what == "start" or "pid" not in news):
+            answer.set_result(news)
+
+    def _lost(self, line: _Line) -> None:
+        if line is not self._line:
+            return
+        self._line = None
+        for _, answer in self._asked.values():
             if not answer.done():
                 answer.set_exception(ConnectionResetError())
-        self._asked.clear()
         self._on_broken()
 
-    async def _ask(self, run: int, request: dict[str, Any]) -> dict[str, Any]:
-        """The answer. Raises ConnectionResetError when the shim goes away before it comes."""
-        writer = await self.connect()
+    async def _ask(self, run: int, request: dict[str, Any]) -> None:
+        """Have something done. Raises OSError with the reason of a refusal, ConnectionResetError when the
+        shim goes away before the answer comes."""
+        await self.connect()
+        if self._line is None:
+            raise ConnectionResetError
         if run in self._asked:
-            raise FileExistsError(errno.EEXIST, "it is being started already")
+            raise OSError(errno.EALREADY, "it is being asked already")
         answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-        self._asked[run] = answer
-        writer.write(json.dumps({**request, "run": run}).encode() + b"\n")
-        return await answer
-
-    async def start(self, run: int, request: dict[str, Any]) -> int:
-        """Start a run; its pid. Raises StartFailed, or OSError with the reason of the refusal."""
+        self._asked[run] = request["do"], answer
         try:
-            reply = await self._ask(run, {"do": "start", **request})
-        except ConnectionResetError:
-            await self.connect()  # a new shim has looked what became of it
-            record = read_journal(self._directory).get(run)
-            if record is None or not record.pid:
-                raise StartFailed("engine_error", "the shim went away before it could start this run") from None
-            return record.pid
-        if "failed" in reply:
-            raise OSError(reply["failed"], "")
-        return int(reply["pid"])
+            self._line.send({**request, "run": run})
+            news = await answer
+        finally:
+            del self._asked[run]
+        if "failed" in news:
+            raise OSError(news["failed"], "")
+
+    async def start(self, run: int, request: dict[str, Any]) -> None:
+        """Start a run. Raises StartFailed when there is no shim, else as `_ask` does."""
+        await self._ask(run, {"do": "start", **request})
 
     async def forget(self, run: int) -> None:
-        """Have a run's traces removed."""
-        with contextlib.suppress(ConnectionResetError, FileExistsError):
+        """Have an ended run's traces removed; OSError(EBUSY) for one that is not over."""
+        with contextlib.suppress(ConnectionResetError):
             await self._ask(run, {"do": "forget"})
 
     async def close(self, leave: bool = False) -> None:
         """End the connection; leave: and the shim too, if nothing runs."""
-        writer, listener = self._writer, self._listener
-        if writer is not None:
+        line, self._line = self._line, None
+        if line is not None:
             if leave:
-                writer.write(b'{"do": "leave"}\n')
-            self._on_broken = lambda: None
-            writer.close()
-            with contextlib.suppress(ConnectionError):
-                await writer.wait_closed()
-        if listener is not None:
-            listener.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await listener
+                line.send({"do": "leave"})
+            await line.close()
         if leave and self._child is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 await asyncio.to_thread(self._child.wait, CONNECT_S)
+
+
+class _Line(asyncio.Protocol):
+    """A connection: JSON lines both ways."""
+
+    def __init__(self, heard: Callable[[dict[str, Any]], None], lost: Callable[[_Line], None]) -> None:
+        self._heard = heard
+        self._lost = lost
+        self._begun = b""
+        self._greeted: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._gone = asyncio.Event()
+
+    async def greet(self, seconds: float) -> bool:
+        """Ask the shim to answer once all is done that it was asked before; False when it does not."""
+        self.send({"do": "hello"})
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._greeted and not self._gone.is_set()
+        except TimeoutError:
+            self._transport.abort()
+            return False
+
+    def send(self, request: dict[str, Any]) -> None:
+        """Send one request."""
+        self._transport.write(json.dumps(request).encode() + b"\n")
+
+    async def close(self) -> None:
+        """Send what is still to be sent, and end the connection."""
+        self._transport.close()
+        await self._gone.wait()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._gone.set()
+        if not self._greeted.done():
+            self._greeted.set_result(False)
+        self._lost(self)
+
+    def data_received(self, data: bytes) -> None:
+        *lines, self._begun = (self._begun + data).split(b"\n")
+        if len(self._begun) > LINE_MAX:
+            self._transport.abort()
+        for text in lines:
+            news = json.loads(text)
+            if "hello" not in news:
+                self._heard(news)
+            elif not self._greeted.done():
+                self._greeted.set_result(True)

@@ -10,8 +10,8 @@ from typing import NoReturn
 from cyclopts import App, CycloptsError, Group, Parameter
 
 from eventsched import __version__
-from eventsched.cli.exits import OK, USAGE, complain
-from eventsched.errors import EventschedError
+from eventsched.cli.exits import OK, complain
+from eventsched.errors import EventschedError, UsageError
 
 JOBS, NODES, CLUSTER, SERVE = (
     Group(name, sort_key=index) for index, name in enumerate(("Jobs", "Nodes", "The cluster and its log", "Run it"))
@@ -108,8 +108,8 @@ def main() -> NoReturn:
     """Run the command line and exit."""
     try:
         code = _run()
-    except CycloptsError:
-        code = USAGE
+    except CycloptsError as error:
+        code = _explain_usage(error)
     except EventschedError as error:
         code = complain(error)
     except BaseExceptionGroup as group:
@@ -123,8 +123,13 @@ def main() -> NoReturn:
 
 
 def _run() -> int:
-    result = build(sys.argv[1:])(exit_on_error=False)
+    result = build(sys.argv[1:])(exit_on_error=False, print_error=False)
     return result if isinstance(result, int) else OK
+
+
+def _explain_usage(error: CycloptsError) -> int:
+    command = " ".join(("eventsched", *(error.command_chain or ())))
+    return complain(UsageError(str(error).rstrip("."), f"`{command} --help` shows what may be given"))
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> EventschedError:

@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import msgspec
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 
 from eventsched.client import Client
 from eventsched.errors import InvalidSpec
 from eventsched.log.link import LinkOptions
 from eventsched.settings import DEFAULT_TENANT, link_options
+from eventsched.visible import visible_json
 
 CONNECT_TIMEOUT_S = 2
+BIG = 2**53
+"""No number of ours is larger: beyond it JSON readers begin to round."""
+
+
+def number(low: int, high: int) -> Parameter:
+    """An integer from `low` to `high`, in digits: nothing is rounded, and errors name the option."""
+
+    def convert(type_: Any, tokens: Sequence[Token]) -> int:
+        text = tokens[0].value
+        if not re.fullmatch(r"[+-]?[0-9]{1,19}", text):
+            raise ValueError(f"{text!r} is not a whole number")
+        if not low <= int(text) <= high:
+            raise ValueError(f"{text} is not between {low} and {high}" if high < BIG else f"{text} is less than {low}")
+        return int(text)
+
+    return Parameter(converter=convert)
+
 
 Format = Literal["table", "json"]
 Output = Annotated[Format, Parameter(name=["--output", "-o"], help="table or json")]
@@ -50,7 +69,7 @@ def reach(where: Where) -> LinkOptions:
 
 def print_json(value: Any) -> None:
     """One JSON document on stdout."""
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+    sys.stdout.write(visible_json(msgspec.json.format(msgspec.json.encode(value), indent=2).decode()) + "\n")
 
 
 def pairs(texts: Iterable[str], option: str) -> dict[str, str]:

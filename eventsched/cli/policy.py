@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import getpass
+import re
 from contextlib import suppress
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from eventsched.cli import tables
-from eventsched.cli.common import Output, Where, connected, pairs, print_json
+from eventsched.cli.common import BIG, Output, Where, connected, number, pairs, print_json
 from eventsched.errors import InvalidSpec, NotFound
+from eventsched.submissions import WEIGHT_MAX
 from eventsched.units import parse_cpus_millis, parse_gpus, parse_memory
+from eventsched.visible import visible
 
 
 async def policy_list(*, output: Output = "table", where: Where = Where()) -> None:
@@ -50,11 +53,11 @@ async def policy_set(name: str, /, *params: str, output: Output = "table", where
         print_json(view)
     else:
         chosen = " ".join(f"{key}={value}" for key, value in view.params.items())
-        print(f"policy {view.name}/{view.version} decides now: {chosen}")
+        print(visible(f"policy {view.name}/{view.version} decides now: {chosen}"))
 
 
 def _value(text: str) -> int | str:
-    return int(text) if text.lstrip("-").isdigit() else text
+    return int(text) if re.fullmatch(r"-?[0-9]{1,19}", text) else text
 
 
 async def tenant_list(*, output: Output = "table", where: Where = Where()) -> None:
@@ -92,8 +95,8 @@ async def tenant_set(
     gpus: Annotated[
         tuple[str, ...], Parameter(help="GPUs of any model, e.g. 8, or of one, e.g. A100:4; may be repeated")
     ] = (),
-    runs: Annotated[int | None, Parameter(help="runs at a time")] = None,
-    weight: Annotated[int, Parameter(help="for fair sharing (order drf)")] = 1,
+    runs: Annotated[int | None, number(0, BIG), Parameter(help="runs at a time")] = None,
+    weight: Annotated[int, number(1, WEIGHT_MAX), Parameter(help="for fair sharing (order drf)")] = 1,
     where: Where = Where(),
 ) -> None:
     """Set what a tenant's runs may hold at a time; what is not given is unlimited.
@@ -122,7 +125,7 @@ def _gpus(text: str) -> tuple[str, int]:
         return model, 0
     if "=" in text:
         raise InvalidSpec(f"--gpus: {text!r} is not COUNT or MODEL:COUNT", "e.g. 8 or A100:4")
-    return parse_gpus(text)
+    return parse_gpus(text, "--gpus")
 
 
 def _user() -> str:

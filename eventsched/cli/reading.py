@@ -6,13 +6,15 @@ import sys
 import time
 from typing import Annotated
 
+import msgspec
 from cyclopts import Parameter
 
 from eventsched.cli import tables
-from eventsched.cli.common import Output, Where, connected, print_json
-from eventsched.errors import EventschedError
+from eventsched.cli.common import BIG, Output, Where, connected, number, print_json
+from eventsched.errors import EventschedError, UsageError
 from eventsched.stories import kind_of, line_of
 from eventsched.units import parse_duration_ms
+from eventsched.visible import visible, visible_json
 
 RECENT_MS = 3_600_000
 STATES = [
@@ -36,14 +38,14 @@ async def jobs(
     node: Annotated[str, Parameter(help="only jobs on (or last on) this node")] = "",
     since: Annotated[str, Parameter(help="ended jobs of the last 10m, 2h, …; 1h by default")] = "",
     array: Annotated[str, Parameter(help="the members of this array")] = "",
-    limit: Annotated[int, Parameter(help="at most so many; 0 = all")] = 0,
+    limit: Annotated[int, number(0, BIG), Parameter(help="at most so many; 0 = all")] = 0,
     output: Output = "table",
     where: Where = Where(),
 ) -> None:
     """List jobs: the live ones, and those that ended in the last hour."""
     for one in state or ():
         if one not in STATES:
-            raise EventschedError(f"no state {one!r}", f"states: {', '.join(STATES)}")
+            raise UsageError(f"--state: no state {one!r}", f"states: {', '.join(STATES)}")
     now = int(time.time() * 1000)
     ago = 0 if all_ else now - (parse_duration_ms(since, "--since") if since else RECENT_MS)
     async with connected(where) as client:
@@ -63,7 +65,7 @@ async def jobs(
 
 
 async def job(job_id: str, /, *, output: Output = "table", where: Where = Where()) -> None:
-    """Show one job; the beginning of its id is enough."""
+    """Show one job: by its id, tenant/id, or the beginning of its id."""
     async with connected(where) as client:
         view = await client.get(job_id, tenant=where.tenant)
     if output == "json":
@@ -114,7 +116,7 @@ async def node(node_id: str, /, *, output: Output = "table", where: Where = Wher
     tables.show(tables.nodes_table([view]))
     for gpu in view.gpus:
         busy = f"run {gpu['run']}" if gpu["run"] else "free"
-        tables.show(f"  GPU {gpu['uuid']}  {gpu['variant'] or gpu['model']}  {busy}")
+        print(visible(f"  GPU {gpu['uuid']}  {gpu['variant'] or gpu['model']}  {busy}"))
     if view.runs:
         print()
         tables.show(tables.node_runs_table(view))
@@ -124,11 +126,15 @@ async def events(
     *,
     follow: Annotated[bool, Parameter(name=["--follow", "-f"], negative=(), help="go on as events happen")] = False,
     job: Annotated[str, Parameter(help="only events about this job")] = "",
-    from_: Annotated[int, Parameter(name="--from", help="first sequence; a negative number counts from the end")] = 1,
+    from_: Annotated[
+        int, number(-BIG, BIG), Parameter(name="--from", help="first sequence; a negative number counts from the end")
+    ] = 1,
     output: Output = "table",
     where: Where = Where(),
 ) -> None:
     """Print the log: one readable line an event."""
+    if from_ == 0:
+        raise UsageError("--from: 0 is no sequence", "1 is the first event, -1 the last one")
     async with connected(where) as client:
         start = from_ if from_ > 0 else max(1, await client.last_seq() + from_ + 1)
         async for recorded in client.follow_events(job_id=job, tenant=where.tenant, from_seq=start, follow=follow):
@@ -147,9 +153,7 @@ async def events(
 
 def print_json_line(value: object) -> None:
     """One JSON document on one line."""
-    import msgspec
-
-    sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
+    sys.stdout.write(visible_json(msgspec.json.encode(value).decode()) + "\n")
     sys.stdout.flush()
 
 

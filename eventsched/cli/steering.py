@@ -1,4 +1,7 @@
-"""Verbs that change something: abort, hold, release, requeue, complete, drain, cordon, uncordon; and wait."""
+"""Verbs that change something: abort, hold, release, requeue, complete, drain, cordon, uncordon; and wait.
+
+They act on this user's tenant (`--tenant`, or `tenant/id`), and take no guess for an id (`eventsched.targets`).
+"""
 
 from __future__ import annotations
 
@@ -6,32 +9,32 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from eventsched.cli.common import Output, Where, connected, print_json
-from eventsched.cli.exits import OUR_FAULT, TIMED_OUT, complain, exit_code_of
-from eventsched.errors import EventschedError, NotFound, WaitTimeout
+from eventsched.cli.common import Output, Where, connected, number, print_json
+from eventsched.cli.exits import OUR_FAULT, TIMED_OUT, complain, end_of, exit_code_of
+from eventsched.errors import EventschedError, NotFound, UsageError, WaitTimeout
 from eventsched.units import parse_duration_ms
+from eventsched.visible import visible
 
 
 async def abort(job_id: str, /, *, reason: str = "", where: Where = Where()) -> None:
     """End a job: a waiting one at once, a running one by SIGTERM, its grace, SIGKILL."""
     async with connected(where) as client:
-        view = await client.get(job_id, tenant=where.tenant)
-        await client.abort(view.job_id, reason=reason, tenant=view.tenant)
+        view = await client.abort(job_id, reason=reason)
     print(f"abort of {view.tenant}/{view.job_id} requested")
 
 
 async def hold(job_id: str, /, *, where: Where = Where()) -> None:
     """Keep a job from starting until it is released."""
     async with connected(where) as client:
-        await client.hold(job_id, tenant=where.tenant)
-    print(f"{job_id} is held")
+        view = await client.hold(job_id)
+    print(f"{view.tenant}/{view.job_id} is held")
 
 
 async def release(job_id: str, /, *, where: Where = Where()) -> None:
     """Let a held job start."""
     async with connected(where) as client:
-        await client.release(job_id, tenant=where.tenant)
-    print(f"{job_id} is released")
+        view = await client.release(job_id)
+    print(f"{view.tenant}/{view.job_id} is released")
 
 
 async def requeue(
@@ -43,15 +46,21 @@ async def requeue(
 ) -> None:
     """Stop a job's run and let the job wait again."""
     async with connected(where) as client:
-        await client.requeue(job_id, force=force, tenant=where.tenant)
-    print(f"requeue of {job_id} requested")
+        view = await client.requeue(job_id, force=force)
+    print(f"requeue of {view.tenant}/{view.job_id} requested")
 
 
-async def complete(job_id: str, /, *, exit_code: int = 0, where: Where = Where()) -> None:
-    """Finish a job of the manual driver."""
+async def complete(
+    job_id: str,
+    /,
+    *,
+    exit_code: Annotated[int, number(0, 255), Parameter(help="what it exits with")] = 0,
+    where: Where = Where(),
+) -> None:
+    """Finish a running job of the manual driver."""
     async with connected(where) as client:
-        await client.complete(job_id, exit_code=exit_code, tenant=where.tenant)
-    print(f"completion of {job_id} requested")
+        view = await client.complete(job_id, exit_code=exit_code)
+    print(f"completion of {view.tenant}/{view.job_id} requested")
 
 
 async def drain(
@@ -63,8 +72,11 @@ async def drain(
     where: Where = Where(),
 ) -> None:
     """Empty a node: no new runs, and the present ones end."""
+    if now and deadline:
+        raise UsageError("--now and --deadline: give one of them", "--now stops at once what runs there")
+    deadline_ms = parse_duration_ms(deadline, "--deadline") if deadline else 0
     async with connected(where) as client:
-        await client.drain(node, deadline_ms=parse_duration_ms(deadline, "--deadline") if deadline else 0, now=now)
+        await client.drain(node, deadline_ms=deadline_ms, now=now)
     print(f"{node} is draining")
 
 
@@ -91,14 +103,14 @@ async def wait(
     where: Where = Where(),
 ) -> int:
     """Wait until a job has ended; exits with the job's exit code."""
+    seconds = parse_duration_ms(timeout, "--timeout") / 1000 if timeout else None
     try:
         async with connected(where) as client:
-            seconds = parse_duration_ms(timeout, "--timeout") / 1000 if timeout else None
             view = await client.wait(job_id, timeout=seconds, tenant=where.tenant)
     except WaitTimeout as error:
         complain(error)
         return TIMED_OUT
-    except NotFound:
+    except (NotFound, UsageError):
         raise
     except EventschedError as error:
         complain(error)
@@ -106,5 +118,5 @@ async def wait(
     if output == "json":
         print_json(view)
     else:
-        print(f"{view.tenant}/{view.job_id} {view.state}" + (f": {view.detail or view.reason}" if view.reason else ""))
+        print(visible(end_of(view)))
     return exit_code_of(view)

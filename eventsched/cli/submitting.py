@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import getpass
 import sys
-import tomllib
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import msgspec
 from cyclopts import Parameter
 
-from eventsched.cli.common import Output, Where, connected, pairs, print_json
-from eventsched.cli.exits import OUR_FAULT, complain, exit_code_of
-from eventsched.client import Client, Submitted, make_spec
-from eventsched.errors import EventschedError, InvalidSpec
-from eventsched.spec import JobSpec
+from eventsched.cli.common import BIG, Output, Where, connected, number, pairs, print_json
+from eventsched.cli.exits import ERROR, OUR_FAULT, complain, end_of, exit_code_of
+from eventsched.cli.job_files import FileJob, read_jobs
+from eventsched.client import Client, Submitted
+from eventsched.errors import EventschedError, InvalidSpec, UsageError
+from eventsched.spec import Driver, JobSpec, Network
+from eventsched.submissions import make_spec
 from eventsched.units import parse_cpus_millis, parse_duration_ms, parse_gpus, parse_memory
 from eventsched.views import JobView
+from eventsched.visible import visible
 
 _AS_TYPED = (
     *("name", "driver", "workdir", "network", "priority", "hold", "retries", "array"),
@@ -27,41 +28,57 @@ _AS_TYPED = (
 )
 
 
+Count = Annotated[int | None, number(0, BIG)]
+
+
 @Parameter(name="*")
 @dataclass(frozen=True)
 class JobOptions:
-    """What a job asks for, option by option (see `JobSpec`)."""
+    """What a job asks for, option by option (see `JobSpec`, which has the defaults: None = not given)."""
 
     name: Annotated[str, Parameter(name=["--name", "-n"], help="a name; the job's id begins with it")] = ""
-    priority: Annotated[int, Parameter(help="-1000 to 1000, higher first")] = 0
-    cpus: Annotated[str, Parameter(help="cores, e.g. 2 or 0.5")] = ""
+    priority: Annotated[int | None, number(-BIG, BIG), Parameter(help="-1000 to 1000, higher first")] = None
+    cpus: Annotated[str, Parameter(help="cores, e.g. 2 or 0.5; 1 by default")] = ""
     memory: Annotated[str, Parameter(help="hard limit, e.g. 512M or 4G")] = ""
     gpus: Annotated[str, Parameter(help="e.g. A100:2, or 1 for any model")] = ""
     env: Annotated[tuple[str, ...], Parameter(name=["--env", "-e"], help="NAME=VALUE; may be repeated")] = ()
     workdir: str = ""
     volume: Annotated[tuple[str, ...], Parameter(help="SOURCE:TARGET[:ro]; may be repeated")] = ()
-    network: Literal["bridge", "none", "host", "sandbox"] = "bridge"
-    driver: Literal["docker", "process", "fake", "manual"] = "docker"
+    network: Annotated[Network | None, Parameter(help="bridge by default")] = None
+    driver: Annotated[Driver | None, Parameter(help="docker by default")] = None
     max_runtime: Annotated[str, Parameter(help="stop it after 90s, 10m, 1h30m, …")] = ""
     queue_timeout: Annotated[str, Parameter(help="expire it when it has waited this long")] = ""
     grace: Annotated[str, Parameter(help="time between SIGTERM and SIGKILL; 10s")] = ""
-    retries: Annotated[int, Parameter(help="how often its own failures are tried again")] = 0
+    retries: Annotated[Count, Parameter(help="how often its own failures are tried again")] = None
     backoff: Annotated[str, Parameter(help="wait before the first retry, doubling; 1s")] = ""
-    on_lost: Literal["requeue", "fail"] = "requeue"
-    on_disconnect: Literal["stop", "keep"] = "stop"
+    on_lost: Annotated[
+        Literal["requeue", "fail"] | None, Parameter(help="when its node is lost; requeue by default")
+    ] = None
+    on_disconnect: Annotated[
+        Literal["stop", "keep"] | None, Parameter(help="when its node is cut off; stop by default")
+    ] = None
     after_ok: Annotated[tuple[str, ...], Parameter(help="start after this job succeeded; may be repeated")] = ()
     after_any: Annotated[tuple[str, ...], Parameter(help="start after this job ended; may be repeated")] = ()
-    array: Annotated[int, Parameter(help="make an array of so many members")] = 0
+    array: Annotated[Count, Parameter(help="make an array of so many members")] = None
     label: Annotated[tuple[str, ...], Parameter(help="NAME=VALUE; may be repeated")] = ()
     hold: Annotated[bool, Parameter(negative=(), help="wait until released")] = False
     duration: Annotated[str, Parameter(help="how long a fake job runs")] = ""
 
+    def given(self) -> list[str]:
+        """The options that were given, as typed."""
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        return [
+            "--" + name.replace("_", "-")
+            for name, value in values.items()
+            if value is not None and value is not False and value not in ("", ())
+        ]
+
     def spec(self, image: str, command: tuple[str, ...]) -> JobSpec:
         """The job. Raises InvalidSpec naming the option."""
-        if self.driver != "docker" and image:
+        if self.driver not in (None, "docker") and image:
             image, command = "", (image, *command)
-        fields: dict[str, Any] = {name: getattr(self, name) for name in _AS_TYPED}
-        fields |= {
+        asked: dict[str, Any] = {name: getattr(self, name) for name in _AS_TYPED if getattr(self, name) is not None}
+        asked |= {
             "image": image,
             "command": command,
             "resources": _resources(self.cpus, self.memory, self.gpus),
@@ -76,10 +93,10 @@ class JobOptions:
             ("stop_grace_ms", "--grace", self.grace),
             ("retry_backoff_ms", "--backoff", self.backoff),
         )
-        fields |= {key: parse_duration_ms(text, option) for key, option, text in times if text}
+        asked |= {key: parse_duration_ms(text, option) for key, option, text in times if text}
         if self.duration:
-            fields["fake"] = {"duration_ms": parse_duration_ms(self.duration, "--duration")}
-        return make_spec(**fields)
+            asked["fake"] = {"duration_ms": parse_duration_ms(self.duration, "--duration")}
+        return make_spec(**asked)
 
 
 async def submit(
@@ -102,13 +119,20 @@ async def submit(
     eventsched submit busybox -- echo hi
     eventsched submit --driver process -- sleep 5
     eventsched submit -f jobs.ndjson
+
+    What a job asks for stands in the file, if there is one; of the options, only --tenant (for jobs that
+    name none), --wait, --logs and --output go with it.
     """
     if file is None:
-        jobs = [(job_id, where.tenant, options.spec(image, command))]
-    elif image or command:
-        raise InvalidSpec("give a file or an image, not both")
+        jobs = [FileJob(job_id, "", options.spec(image, command))]
     else:
+        _refuse_beside_a_file(file, [*(["IMAGE"] if image or command else []), *(["--id"] if job_id else [])], options)
         jobs = read_jobs(file)
+    if logs and any(job.spec.array for job in jobs):
+        raise UsageError(
+            "--logs: an array has no output of its own",
+            "submit it with --wait; `eventsched logs ARRAY.0` prints a member's",
+        )
     if not (wait or logs):
         async with connected(where) as client:
             return _show(await _submit(client, jobs), output)
@@ -117,9 +141,19 @@ async def submit(
             results = await _submit(client, jobs)
             _show(results, output, brief=True)
             return await _wait_all(client, results, logs, output)
+    except UsageError:
+        raise
     except EventschedError as error:
         complain(error)
         return OUR_FAULT
+
+
+def _refuse_beside_a_file(file: Path, others: list[str], options: JobOptions) -> None:
+    found = [*others, *options.given()]
+    if found:
+        raise UsageError(
+            f"{', '.join(found)}: not together with --file {file}", "write it into the file, job by job (see JobSpec)"
+        )
 
 
 def _resources(cpus: str, memory: str, gpus: str) -> dict[str, Any]:
@@ -129,7 +163,7 @@ def _resources(cpus: str, memory: str, gpus: str) -> dict[str, Any]:
     if memory:
         asked["memory_bytes"] = parse_memory(memory, "--memory")
     if gpus:
-        asked["gpu_model"], asked["gpus"] = parse_gpus(gpus)
+        asked["gpu_model"], asked["gpus"] = parse_gpus(gpus, "--gpus")
     return asked
 
 
@@ -137,7 +171,7 @@ def _volume(text: str) -> dict[str, Any]:
     source, _, rest = text.partition(":")
     target, _, mode = rest.partition(":")
     if not target or mode not in ("", "ro", "rw"):
-        raise InvalidSpec(f"--volume: {text!r} is not SOURCE:TARGET or SOURCE:TARGET:ro")
+        raise InvalidSpec(f"--volume: {text!r} is not SOURCE:TARGET or SOURCE:TARGET:ro", "e.g. /data:/data:ro")
     return {"source": source, "target": target, "read_only": mode == "ro"}
 
 
@@ -147,35 +181,7 @@ def _user() -> str:
     return ""
 
 
-def read_jobs(path: Path) -> list[tuple[str, str, JobSpec]]:
-    """(job id, tenant, spec) of every job in a file; errors name the file and the place in it."""
-    try:
-        data = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
-    except OSError as error:
-        raise InvalidSpec(f"{path} cannot be read: {error.strerror}") from error
-    try:
-        if path.suffix == ".toml":
-            parsed: Any = tomllib.loads(data.decode())
-            parsed = parsed.get("jobs", [parsed])
-        elif path.suffix == ".ndjson":
-            parsed = [msgspec.json.decode(line) for line in data.splitlines() if line.strip()]
-        else:
-            parsed = msgspec.json.decode(data)
-    except (msgspec.MsgspecError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidSpec(f"{path}: {error}", "use .json, .ndjson (one job a line) or .toml") from error
-    jobs = []
-    for number, fields in enumerate(parsed if isinstance(parsed, list) else [parsed], 1):
-        if not isinstance(fields, dict):
-            raise InvalidSpec(f"{path}, job {number}: not an object")
-        job_id, tenant = str(fields.pop("job_id", "")), str(fields.pop("tenant", ""))
-        try:
-            jobs.append((job_id, tenant, make_spec(**fields)))
-        except InvalidSpec as error:
-            raise InvalidSpec(f"{path}, job {number}: {error.message}", error.hint) from error
-    return jobs
-
-
-async def _submit(client: Client, jobs: list[tuple[str, str, JobSpec]]) -> list[Submitted | EventschedError]:
+async def _submit(client: Client, jobs: list[FileJob]) -> list[Submitted | EventschedError]:
     results: list[Submitted | EventschedError] = []
     by_tenant: dict[str, list[tuple[str, JobSpec]]] = {}
     for job_id, tenant, spec in jobs:
@@ -200,9 +206,8 @@ def _show(results: list[Submitted | EventschedError], output: str, brief: bool =
             print(f"… {len(done)} jobs in all")
         if not brief and len(done) == 1:
             print(f"  eventsched job {done[0].job_id}\n  eventsched logs -f {done[0].job_id}")
-    for error in failed:
-        complain(error)
-    return 1 if failed else 0
+    codes = [complain(error) for error in failed]
+    return ERROR if codes else 0
 
 
 async def _wait_all(client: Client, results: list[Submitted | EventschedError], logs: bool, output: str) -> int:
@@ -221,8 +226,7 @@ async def _wait_all(client: Client, results: list[Submitted | EventschedError], 
         views.append(view)
         code = code or exit_code_of(view)
         if output != "json":
-            text = f": {view.detail or view.reason}" if view.reason else ""
-            print(f"{view.tenant}/{view.job_id} {view.state}{text}", file=sys.stderr)
+            print(visible(end_of(view)), file=sys.stderr)
     if output == "json":
         print_json(views[0] if len(views) == 1 else views)
     return code

@@ -1,4 +1,8 @@
-"""Tables and blocks of text for people, drawn with rich."""
+"""Tables and blocks of text for people, drawn with rich.
+
+Every cell is plain text with its control characters shown (`eventsched.visible`): names, labels and
+reasons are typed by others, and neither the terminal nor rich's markup may obey them.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,12 @@ from typing import Any
 
 from rich.console import Console, RenderableType
 from rich.table import Table
+from rich.text import Text
 
+from eventsched.reasons import in_words
 from eventsched.units import format_bytes, format_cpus, format_ms
 from eventsched.views import JobView, NodeView, PolicyView, Stats, TenantView
+from eventsched.visible import visible
 
 COLOURS = {
     "pending": "yellow",
@@ -25,6 +32,8 @@ COLOURS = {
     "expired": "magenta",
     "aborted": "magenta",
     "ready": "green",
+    "draining": "yellow",
+    "drained": "cyan",
     "suspect": "yellow",
     "lost": "red",
     "left": "dim",
@@ -52,8 +61,20 @@ def _plain(*titles: str) -> Table:
     return table
 
 
-def _state(state: str) -> str:
-    return f"[{COLOURS.get(state, '')}]{state}[/]" if state in COLOURS else state
+def _block() -> Table:
+    """Names on the left, what they say on the right."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    return table
+
+
+def _row(table: Table, *cells: object) -> None:
+    table.add_row(*(cell if isinstance(cell, Text) else Text(visible(cell)) for cell in cells))
+
+
+def _state(state: str, more: str = "") -> Text:
+    return Text.assemble((visible(state), COLOURS.get(state, "")), visible(more))
 
 
 def _clock(ms: int | None) -> str:
@@ -70,11 +91,10 @@ def _ran(view: JobView) -> str:
     return format_ms(max(0, until - view.started_ms))
 
 
-def _why(view: JobView) -> str:
-    text = view.reason
-    if view.detail and view.detail != view.reason:
-        text = f"{text}: {view.detail}" if text else view.detail
-    return text.replace("[", "\\[")
+def _why(view: JobView, explain: bool = False) -> str:
+    """The code, and the words recorded with it; `explain`: the code's sentence where there are none."""
+    words = in_words(view.reason, view.detail) if explain else view.detail
+    return ": ".join(dict.fromkeys(part for part in (view.reason, words) if part))
 
 
 def _members(view: JobView) -> str:
@@ -86,28 +106,26 @@ def jobs_table(views: Sequence[JobView]) -> Table:
     table = _plain("JOB", "TENANT", "STATE", "NODE", "TRY", "EXIT", "SUBMITTED", "RAN", "REASON")
     for view in views:
         reason = _members(view) if view.array and not view.reason else _why(view)
-        job_id = f"{view.job_id}\\[{view.array}]" if view.array else view.job_id
+        job_id = f"{view.job_id}[{view.array}]" if view.array else view.job_id
         exit_code = "-" if view.exit_code is None else str(view.exit_code)
         row = (view.node or "-", str(view.attempt or "-"), exit_code, _clock(view.submitted_ms), _ran(view), reason)
-        table.add_row(job_id, view.tenant, _state(view.state), *row)
+        _row(table, job_id, view.tenant, _state(view.state), *row)
     return table
 
 
 def job_block(view: JobView) -> Table:
     """Everything about one job."""
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
+    table = _block()
     runs = ", ".join(f"{one.run} on {one.node}" for one in view.tries)
     asked = f"{format_cpus(view.cpu_millis)} cpus, memory {format_bytes(view.memory_bytes)}"
     if view.gpus:
         asked += f", {view.gpus} {view.gpu_model or 'GPU'}"
     rows: list[tuple[str, Any]] = [
         ("job", f"{view.tenant}/{view.job_id}" + (f"  ({view.name})" if view.name else "")),
-        ("state", _state(view.state) + (f" ({view.run_state})" if view.run_state == "stopping" else "")),
-        ("reason", _why(view)),
+        ("state", _state(view.state, f" ({view.run_state})" if view.run_state == "stopping" else "")),
+        ("reason", _why(view, explain=True)),
         ("members", _members(view)),
-        ("what", " ".join([view.image, *view.command]).replace("[", "\\[") + f"  ({view.driver})"),
+        ("what", " ".join([view.image, *view.command]).strip() + f"  ({view.driver})"),
         ("asks", asked),
         ("node", view.node),
         ("attempt", f"{view.attempt}  (failures {view.failures}, losses {view.losses})" if view.attempt else ""),
@@ -126,7 +144,7 @@ def job_block(view: JobView) -> Table:
     ]
     for name, value in rows:
         if value not in ("", None):
-            table.add_row(name, str(value))
+            _row(table, name, value)
     return table
 
 
@@ -138,11 +156,13 @@ def nodes_table(views: Sequence[NodeView]) -> Table:
     """One line a node: free / capacity."""
     table = _plain("NODE", "STATE", "CPUS", "MEMORY", "GPUS", "RUNS", "DRIVERS", "LOAD", "HEARD")
     for view in views:
-        state = _state(view.state)
-        if view.draining or view.cordoned:
-            state += " draining" if view.draining else " cordoned"
+        note = " cordoned" if view.cordoned and not view.draining else ""
+        if view.draining and view.state not in ("draining", "drained"):
+            note = " draining"
+        state = _state(view.state, note)
         free, capacity = view.free, view.capacity
-        table.add_row(
+        _row(
+            table,
             view.node,
             state,
             f"{format_cpus(free['cpu_millis'])}/{format_cpus(capacity['cpu_millis'])}",
@@ -161,7 +181,8 @@ def node_runs_table(view: NodeView) -> Table:
     table = _plain("RUN", "JOB", "STATE", "CPUS", "MEMORY", "GPUS", "CPU NOW", "MEMORY NOW")
     for run in view.runs:
         usage = view.usage.get(str(run["run"]), {})
-        table.add_row(
+        _row(
+            table,
             str(run["run"]),
             f"{run['tenant']}/{run['job_id']}",
             _state(run["state"]),
@@ -176,15 +197,13 @@ def node_runs_table(view: NodeView) -> Table:
 
 def stats_block(stats: Stats) -> Table:
     """The cluster in numbers."""
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
+    table = _block()
 
     def counts(values: dict[str, int]) -> str:
         return ", ".join(f"{count} {name}" for name, count in values.items()) or "none"
 
     used = stats.capacity["cpu_millis"] - stats.free["cpu_millis"]
-    rows = [
+    rows: list[tuple[str, str | Text]] = [
         ("cluster", f"{stats.cluster_id}  at sequence {stats.seq}"),
         ("leader", f"{stats.leader}  (epoch {stats.epoch}, {stats.rounds} rounds, policy {stats.policy})"),
         ("answered by", f"{stats.answered_by} ({stats.role})"),
@@ -198,11 +217,12 @@ def stats_block(stats: Stats) -> Table:
         ("history", stats.history),
     ]
     if stats.digest_mismatches:
-        rows.append(("DIGESTS", f"[red]{stats.digest_mismatches} do not match: this replica or the leader is wrong[/]"))
+        text = f"{stats.digest_mismatches} do not match: this replica or the leader is wrong"
+        rows.append(("DIGESTS", Text(text, style="red")))
     for one in stats.recent_anomalies[-5:]:
-        rows.append(("", f"{one['seq']}: {one['kind']} {one['subject']} {one['detail']}".replace("[", "\\[")))
+        rows.append(("", f"{one['seq']}: {one['kind']} {one['subject']} {one['detail']}"))
     for name, value in rows:
-        table.add_row(name, value)
+        _row(table, name, value)
     return table
 
 
@@ -211,7 +231,7 @@ def policies_table(views: Sequence[PolicyView]) -> Table:
     table = _plain("", "POLICY", "PARAMETERS", "WHAT IT DOES")
     for view in views:
         params = " ".join(f"{name}={value}" for name, value in view.params.items())
-        table.add_row("*" if view.current else "", f"{view.name}/{view.version}", params, view.summary)
+        _row(table, "*" if view.current else "", f"{view.name}/{view.version}", params, view.summary)
     return table
 
 
@@ -223,7 +243,7 @@ def policy_block(view: PolicyView) -> Table:
     rows += [(stage, f"{view.params.get(stage, '')}: {text}") for stage, text in view.stages.items()]
     rows += [(name, str(value)) for name, value in view.params.items() if name not in view.stages]
     for name, text in [*rows, ("ties", view.ties)]:
-        table.add_row(name, text)
+        _row(table, name, text)
     return table
 
 
@@ -233,7 +253,8 @@ def tenants_table(views: Sequence[TenantView]) -> Table:
     for view in views:
         models = [kind for kind in {**view.limits, **view.held} if kind.startswith("gpu:")]
         gpus = [_of(view, "gpus", str), *(f"{kind[4:].upper()} {_of(view, kind, str)}" for kind in sorted(models))]
-        table.add_row(
+        _row(
+            table,
             view.tenant,
             str(view.weight),
             _of(view, "runs", str),

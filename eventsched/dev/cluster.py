@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -16,12 +16,16 @@ from pathlib import Path
 from msgspec import Struct
 
 from eventsched.client import Client
-from eventsched.errors import EventschedError
+from eventsched.dev.parts import Part
+from eventsched.errors import EventschedError, SettingsError
 from eventsched.nats_server import NatsServer, die_with_parent
 from eventsched.settings import STATE_FILE, DevState, read_dev_state
 
 READY_TIMEOUT_S = 30.0
-STOP_TIMEOUT_S = 95.0
+CLAIM_TIMEOUT_S = 10.0
+WATCH_S = 0.3
+LOCK_FILE = "dev.lock"
+AGENT = "agent-"
 
 
 class DevOptions(Struct, frozen=True, kw_only=True):
@@ -41,37 +45,63 @@ class DevOptions(Struct, frozen=True, kw_only=True):
 
 
 class DevCluster:
-    """The processes of one `dev`."""
+    """The processes of one `dev`, and its claim on a data directory."""
 
     def __init__(self, options: DevOptions) -> None:
         self.options = options
         self.data = Path(tempfile.mkdtemp(prefix="eventsched-")) if options.ephemeral else options.data
         self.nats = NatsServer(self.data / "nats", options.nats_port)
         self.node_names: list[str] = []
-        self._children: list[tuple[str, subprocess.Popen[bytes]]] = []
+        self._claim = -1
+        self._parts: list[Part] = []
 
     # ---- starting ---------------------------------------------------------------------------
 
+    async def claim(self) -> None:
+        """Take the data directory. Raises EventschedError when another dev has it.
+
+        NATS holds on to the claim, too: two servers over one store would ruin it, and when a dev is killed
+        its server lives on for a moment.
+        """
+        try:
+            self.data.mkdir(parents=True, exist_ok=True)
+            self._claim = os.open(self.data / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            why = "is no directory" if self.data.is_file() else f"cannot be used: {error.strerror}"
+            hint = "name a directory you may write to, or a new one"
+            raise SettingsError(f"--data: {self.data} {why}", hint) from error
+        deadline = asyncio.get_running_loop().time() + CLAIM_TIMEOUT_S
+        while True:
+            with contextlib.suppress(OSError):
+                fcntl.flock(self._claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            running = read_dev_state(self.data)
+            if running is not None or asyncio.get_running_loop().time() > deadline:
+                where = f"process {running.pid}, {running.nats}" if running else f"it holds {self.data / LOCK_FILE}"
+                raise EventschedError(
+                    f"eventsched dev runs here already ({where})", "use it, stop it, or choose another --data"
+                )
+            await asyncio.sleep(0.05)
+
+    def release(self) -> None:
+        """Let the data directory go; a temporary one is removed."""
+        if self.options.ephemeral:
+            shutil.rmtree(self.data, ignore_errors=True)
+        os.close(self._claim)
+
     async def start(self, node: str) -> None:
         """Start everything and wait until the scheduler leads and every agent has a session."""
-        running = read_dev_state(self.data)
-        if running is not None:
-            raise EventschedError(
-                f"eventsched dev runs here already (process {running.pid}, {running.nats})",
-                "use it, stop it, or choose another --data",
-            )
-        self.data.mkdir(parents=True, exist_ok=True)
-        self.nats.start()
+        self._parts.append(Part("nats-server", self.nats.log_file, self._launch_nats))
         await self.nats.wait_ready()
         data = str(self.data / "scheduler")
         clock = ["--clock", self.options.clock] if self.options.clock != "wall" else []
-        self._spawn(
-            "scheduler", "scheduler", ["--name", "dev", "--data", data, *clock, *self.options.scheduler_arguments]
+        self._start(
+            "scheduler", "scheduler", "--name", "dev", "--data", data, *clock, *self.options.scheduler_arguments
         )
         count = self.options.agents
         self.node_names = [node] if count == 1 else [f"{node}-{index}" for index in range(1, count + 1)]
         for name in self.node_names:
-            self._spawn(f"agent-{name}", "agent", self._agent_arguments(name))
+            self._start(f"{AGENT}{name}", "agent", *self._agent_arguments(name))
         await self._wait_ready()
 
     def _agent_arguments(self, name: str) -> list[str]:
@@ -90,25 +120,33 @@ class DevCluster:
                 arguments += [option, value]
         return [*arguments, *options.agent_arguments]
 
-    def _spawn(self, name: str, command: str, arguments: list[str]) -> None:
-        with (self.data / f"{name}.log").open("ab") as log:
-            child = subprocess.Popen(
-                [sys.executable, "-m", "eventsched", command, *arguments],
-                env=self.nats.environment(command),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                preexec_fn=die_with_parent,
-            )
-        self._children.append((name, child))
+    def _launch_nats(self) -> subprocess.Popen[bytes]:
+        return self.nats.start(keep_open=(self._claim,))
+
+    def _start(self, name: str, command: str, *arguments: str) -> None:
+        log = self.data / f"{name}.log"
+
+        def launch() -> subprocess.Popen[bytes]:
+            with log.open("ab") as target:
+                return subprocess.Popen(
+                    [sys.executable, "-m", "eventsched", command, *arguments],
+                    env=self.nats.environment(command),
+                    stdin=subprocess.DEVNULL,
+                    stdout=target,
+                    stderr=target,
+                    start_new_session=True,
+                    preexec_fn=die_with_parent,
+                )
+
+        self._parts.append(Part(name, log, launch))
 
     async def _wait_ready(self) -> None:
         deadline = asyncio.get_running_loop().time() + READY_TIMEOUT_S
         client: Client | None = None
         try:
             while True:
-                self._check_children()
+                for part in self._parts:
+                    part.must_run()
                 with contextlib.suppress(EventschedError):
                     client = client or await Client.connect(options=self.nats.options("operator"))
                     stats = await client.stats()
@@ -126,14 +164,6 @@ class DevCluster:
             if client is not None:
                 await client.close()
 
-    def _check_children(self) -> None:
-        """Raise EventschedError with the end of its log when a process has ended."""
-        for name, child in self._children:
-            if child.poll() is not None:
-                path = self.data / f"{name}.log"
-                tail = " | ".join(path.read_text(errors="replace").strip().splitlines()[-3:])
-                raise EventschedError(f"{name} ended with code {child.returncode}: {tail}", f"see {path}")
-
     def write_state(self, http: str) -> None:
         """Let other commands find this cluster."""
         state = DevState(pid=os.getpid(), nats=self.nats.url, http=http, data=str(self.data))
@@ -144,34 +174,22 @@ class DevCluster:
     # ---- running and stopping -----------------------------------------------------------------
 
     async def watch(self) -> None:
-        """Return only by an error: a process that should run has ended."""
+        """Start again what dies, and say so; returns only by an error, when that does not help."""
         while True:
-            self._check_children()
-            if self.nats.process is not None and self.nats.process.poll() is not None:
-                raise EventschedError("nats-server has ended", f"see {self.data / 'nats' / 'nats.log'}")
-            await asyncio.sleep(0.5)
+            for part in self._parts:
+                said = part.revive()
+                if said:
+                    print(said, flush=True)
+            await asyncio.sleep(WATCH_S)
 
     async def stop(self) -> None:
         """Agents first (their runs are stopped and reported), then the scheduler (it snapshots), then NATS."""
-        agents = [child for name, child in self._children if name.startswith("agent")]
-        others = [child for name, child in self._children if not name.startswith("agent")]
-        for group in (agents, others):
-            for child in group:
-                if child.poll() is None:
-                    child.send_signal(signal.SIGTERM)
-            for child in group:
-                await _ended(child)
-        await asyncio.to_thread(self.nats.stop)
-        running = read_dev_state(self.data)
-        if running is None or running.pid == os.getpid():  # another dev's is not ours to remove
-            (self.data / STATE_FILE).unlink(missing_ok=True)
-        if self.options.ephemeral:
-            shutil.rmtree(self.data, ignore_errors=True)
-
-
-async def _ended(child: subprocess.Popen[bytes]) -> None:
-    deadline = asyncio.get_running_loop().time() + STOP_TIMEOUT_S
-    while child.poll() is None:
-        if asyncio.get_running_loop().time() > deadline:
-            child.kill()
-        await asyncio.sleep(0.02)
+        nats, others = self._parts[:1], self._parts[1:]
+        agents = [part for part in others if part.name.startswith(AGENT)]
+        for group in (agents, [part for part in others if part not in agents], nats):
+            for part in group:
+                part.ask_to_stop()
+            for part in group:
+                await part.stopped()
+        (self.data / STATE_FILE).unlink(missing_ok=True)
+        self.release()

@@ -15,19 +15,23 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from eventsched.cli.common import number
 from eventsched.client import Client
 from eventsched.dev.cluster import DevCluster, DevOptions
 from eventsched.dev.demo import run_demo
 from eventsched.dev.engine import docker_answers
 from eventsched.dev.health import DEFAULT_PORT, bind, serve
-from eventsched.errors import SettingsError
+from eventsched.errors import EventschedError
 from eventsched.ids import id_from_host_name
+from eventsched.resources import Resources
 from eventsched.settings import DATA_DIR, find_dev
 from eventsched.telemetry import configure_logging
-from eventsched.units import format_bytes, format_cpus
+from eventsched.units import format_bytes, format_cpus, parse_cpus_millis, parse_gpus, parse_memory
 from eventsched.views import NodeView
 
 AGENTS_MAX = 64
+PORT_MAX = 65_535
+DEFAULT_CPU_MILLIS = Resources().cpu_millis
 
 
 async def dev(
@@ -44,19 +48,19 @@ async def dev(
         Literal["docker", "process", "fake", "manual"] | None,
         Parameter(help="what agents run jobs with; docker if an engine answers, else process"),
     ] = None,
-    agents: Annotated[int, Parameter(help="so many agents; they split the machine unless capacities are given")] = 1,
+    agents: Annotated[
+        int, number(1, AGENTS_MAX), Parameter(help="so many agents; they split the machine unless capacities are given")
+    ] = 1,
     cpus: Annotated[str, Parameter(help="cores each agent offers")] = "",
     memory: Annotated[str, Parameter(help="memory each agent offers, e.g. 4G")] = "",
     gpus: Annotated[str, Parameter(help="emulated GPUs of each agent, e.g. A100:4")] = "",
-    nats_port: Annotated[int, Parameter(help="port of NATS; 4222 if it is free, else any")] = 0,
-    http_port: Annotated[int, Parameter(help="port of HTTP")] = DEFAULT_PORT,
+    nats_port: Annotated[int, number(0, PORT_MAX), Parameter(help="port of NATS; 4222 if it is free, else any")] = 0,
+    http_port: Annotated[int, number(0, PORT_MAX), Parameter(help="port of HTTP; 0 = any")] = DEFAULT_PORT,
 ) -> int:
     """Run a whole cluster here: NATS, a scheduler, an agent. Ctrl-C stops it; starting again goes on."""
     began = time.monotonic()
-    if not 1 <= agents <= AGENTS_MAX:
-        raise SettingsError(f"--agents {agents} is not between 1 and {AGENTS_MAX}")
+    _check_capacity(cpus, memory, gpus)
     configure_logging(level="error")
-    listener = bind(http_port)
     chosen = driver or _driver_here()
     options = DevOptions(
         data=data.resolve(),
@@ -69,10 +73,16 @@ async def dev(
         gpus=gpus,
     )
     cluster = DevCluster(options)
+    await cluster.claim()
+    try:
+        listener = bind(http_port)
+    except EventschedError:
+        cluster.release()
+        raise
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, stop.set)
+    for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(one, stop.set)
     health = loop.create_task(serve(listener))
     try:
         code = await _until(stop, _work(cluster, began, listener, chosen, demo or exit_when_idle, exit_when_idle))
@@ -84,6 +94,17 @@ async def dev(
         await asyncio.gather(health, return_exceptions=True)
     print("stopped" if ephemeral else f"stopped; the log stays in {_short(cluster.data)}")
     return 0 if code is None else code
+
+
+def _check_capacity(cpus: str, memory: str, gpus: str) -> None:
+    """Raise InvalidSpec naming the option, rather than let an agent's log tell."""
+    if cpus:
+        parse_cpus_millis(cpus, "--cpus")
+    if memory:
+        parse_memory(memory, "--memory")
+    if gpus and gpus.lower() != "none":
+        for one in gpus.split(","):
+            parse_gpus(one, "--gpus")
 
 
 async def _until(stop: asyncio.Event, work: Coroutine[Any, Any, int]) -> int | None:
@@ -135,7 +156,10 @@ def _driver_here() -> str:
 
 def _greet(cluster: DevCluster, nodes: list[NodeView], http: str, driver: str, seconds: float) -> None:
     """What runs, where, and what to try next."""
-    command = "eventsched" if shutil.which("eventsched") else _short(Path(sys.argv[0]).absolute())
+    started = Path(sys.argv[0]).absolute()
+    command = f"{sys.executable} -m eventsched" if started.name == "__main__.py" else _short(started)
+    if shutil.which("eventsched"):
+        command = "eventsched"
     what = {"docker": "busybox -- echo hello", "process": "--driver process -- echo hello"}
     offers = ", ".join(
         f"{view.node} ({format_cpus(view.capacity['cpu_millis'])} cpus, {format_bytes(view.capacity['memory_bytes'])}"
@@ -153,9 +177,15 @@ def _greet(cluster: DevCluster, nodes: list[NodeView], http: str, driver: str, s
     print("try, in another terminal:")
     if find_dev() is None:  # it lies elsewhere than commands look
         print(f"  export EVENTSCHED_NATS={cluster.nats.url}")
-    print(f"  {command} submit {what.get(driver, f'--driver {driver}')}")
+    small = min((view.capacity["cpu_millis"] for view in nodes if view.state == "ready"), default=DEFAULT_CPU_MILLIS)
+    less = "" if small >= DEFAULT_CPU_MILLIS else f" --cpus {format_cpus(small)}"
+    print(f"  {command} submit{less} {what.get(driver, f'--driver {driver}')}")
     print(f"  {command} jobs")
     print(f"  {command} events --follow")
+    if less:
+        print(f"note: an agent here offers {format_cpus(small)} cpus; a job asks for 1 by default, and never starts.")
+        print(f"      Submit with{less}, or start dev with fewer --agents, or with --cpus 1: each agent then offers")
+        print("      a core, whether the machine has it or not.")
     print("Ctrl-C stops it", flush=True)
 
 

@@ -16,6 +16,7 @@ from eventsched.new_ids import new_job_id
 from eventsched.resources import Resources
 from eventsched.spec import FakeRun, JobSpec
 from eventsched.views import JobView
+from eventsched.visible import visible
 
 IMAGE = "busybox"
 POLL_S = 0.25
@@ -108,7 +109,7 @@ class Demo:
             text = f"{view.state:<10} {members or view.reason}"
             if self._printed.get(view.job_id) != text:
                 self._printed[view.job_id] = text
-                print(f"  {view.job_id:<22} {text}".rstrip(), flush=True)
+                print(visible(f"  {view.job_id:<22} {text}".rstrip()), flush=True)
 
     def judge(self, views: list[JobView]) -> list[str]:
         """What did not end as it should have, in words; [] when all is well."""
@@ -132,7 +133,7 @@ async def run_demo(client: Client, driver: str) -> int:
     )
     wrong = demo.judge(await demo.show())
     for line in wrong:
-        print(f"error: {line}", file=sys.stderr)
+        print(visible(f"error: {line}"), file=sys.stderr)
     if not wrong:
         print("demo: all of them ended as they should")
     return 1 if wrong else 0

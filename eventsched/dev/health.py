@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -13,7 +14,7 @@ DEFAULT_PORT = 8000
 
 
 def bind(port: int) -> socket.socket:
-    """A listening socket on loopback (0 = any free port); EventschedError when the port is taken."""
+    """A listening socket on loopback (0 = any free port); EventschedError when it can't be had."""
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -21,7 +22,8 @@ def bind(port: int) -> socket.socket:
         listener.listen(128)
     except OSError as error:
         listener.close()
-        raise EventschedError(f"HTTP port {port} is taken", "choose another with --http-port (0 = any)") from error
+        what = "is taken" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror}"
+        raise EventschedError(f"HTTP port {port} {what}", "choose another with --http-port (0 = any)") from error
     return listener
 
 

@@ -51,6 +51,11 @@ class GatheringWriter:
         self._linger_s = linger_s
         self._give_up_s = give_up_s
         self._queue: deque[_Waiting] = deque()
+        self._parts: deque[list[_Waiting]] = deque()
+        """Taken from the queue and not told yet: a batch, or what it was split into. The first is being written."""
+        self._unknown: OutcomeUnknown | None = None
+        """Set once an attempt to write the present batch had no answer: parts of it may be stored."""
+        self._closed = False
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -58,6 +63,9 @@ class GatheringWriter:
 
     def post(self, message: Outgoing, done: Done) -> None:
         """Queue a message; `done` is called when its fate is known."""
+        if self._closed:
+            _tell(done, Unavailable("the writer was closed"))
+            return
         self._queue.append((message, done))
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._run())
@@ -89,16 +97,19 @@ class GatheringWriter:
         await self._idle.wait()
 
     async def close(self) -> None:
-        """Stop; messages still queued fail with Unavailable."""
+        """Stop for good. A batch in flight has an unknown outcome; what is queued or yet to come is Unavailable."""
+        self._closed = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        while self._parts:
+            self._told(OutcomeUnknown("the writer was closed during the write"))
         while self._queue:
-            _, done = self._queue.popleft()
-            done(Unavailable("the writer was closed"))
+            _tell(self._queue.popleft()[1], Unavailable("the writer was closed"))
         self._idle.set()
 
     async def _run(self) -> None:
+        await self._write_batch()  # posted to a writer at rest
         while True:
             if not self._queue:
                 self._idle.set()
@@ -106,12 +117,13 @@ class GatheringWriter:
                 await self._wake.wait()
             elif self._linger_s and len(self._queue) < GATHER_MAX:
                 await asyncio.sleep(self._linger_s)
-            batch = self._next_batch()
-            try:
-                await self._write(batch)
-            except asyncio.CancelledError:
-                self._queue.extendleft(reversed(batch))
-                raise
+            await self._write_batch()
+
+    async def _write_batch(self) -> None:
+        self._unknown = None
+        self._parts.append(self._next_batch())
+        while self._parts:
+            await self._write_part()
 
     def _next_batch(self) -> list[_Waiting]:
         batch: list[_Waiting] = []
@@ -128,45 +140,62 @@ class GatheringWriter:
             size += len(item[0].payload)
         return batch
 
-    async def _write(self, batch: list[_Waiting]) -> None:
-        if not batch:
-            return
+    async def _write_part(self) -> None:
+        """Write the first part and tell its fate, or split it to find the culprit."""
+        part = self._parts[0]
         try:
-            last = await self._append([message for message, _ in batch])
+            last = await self._append([message for message, _ in part])
         except (Conflict, Duplicate) as error:
-            if len(batch) > 1:
-                middle = len(batch) // 2
-                await self._write(batch[:middle])
-                await self._write(batch[middle:])
-                return
-            await self._settle_conflict(*batch[0], error)
+            if len(part) > 1:
+                self._split()
+            else:
+                self._told(await self._settled(part[0][0], error))
         except AppendError as error:
-            for _, done in batch:
-                done(error)
+            self._told(error)
+        except Exception as error:  # a defect of ours must not leave callers waiting for ever
+            _log.exception("gathering_failed", messages=len(part))
+            self._told(OutcomeUnknown(f"the write failed: {type(error).__name__}: {error}"))
         else:
-            first = last - len(batch) + 1
-            for index, (_, done) in enumerate(batch):
-                done(first + index)
+            self._told(last)
+
+    def _split(self) -> None:
+        part = self._parts.popleft()
+        middle = len(part) // 2
+        self._parts.extendleft((part[middle:], part[:middle]))
+
+    def _told(self, outcome: int | AppendError) -> None:
+        """The first part has met its fate: stored up to this sequence, or refused."""
+        part = self._parts.popleft()
+        for back, (_, done) in zip(range(len(part) - 1, -1, -1), part, strict=True):
+            _tell(done, outcome - back if isinstance(outcome, int) else outcome)
 
     async def _append(self, messages: list[Outgoing]) -> int:
         """Append, again and again while it may still succeed. A second attempt after an unknown
         outcome is safe: ids and expectations mark what is stored already, and messages without
-        either are such that a repetition says nothing new."""
+        either are such that a repetition says nothing new. Once an outcome was unknown, no later
+        error says that nothing is stored."""
         loop = asyncio.get_running_loop()
         deadline = None if self._give_up_s is None else loop.time() + self._give_up_s
         attempt = 0
         while True:
             try:
                 return await self._log.append(messages)
+            except (Conflict, Duplicate):
+                raise
             except (Busy, Unavailable, OutcomeUnknown) as error:
+                if isinstance(error, OutcomeUnknown):
+                    self._unknown = error
                 if deadline is not None and loop.time() >= deadline:
-                    raise
+                    raise self._unknown or error from None
                 if attempt == 3:
-                    _log.info("log_unavailable", error=str(error), waiting=len(messages) + len(self._queue))
+                    waiting = sum(map(len, self._parts)) + len(self._queue)
+                    _log.info("log_unavailable", error=str(error), waiting=waiting)
+            except AppendError as error:
+                raise self._unknown or error from None
             await asyncio.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
             attempt += 1
 
-    async def _settle_conflict(self, message: Outgoing, done: Done, error: AppendError) -> None:
+    async def _settled(self, message: Outgoing, error: AppendError) -> int | AppendError:
         """The same message stored by an earlier attempt of ours is a success."""
         if message.msg_id:
             try:
@@ -174,6 +203,12 @@ class GatheringWriter:
             except Exception:
                 stored = None
             if stored is not None and stored[1] == message.msg_id:
-                done(stored[0])
-                return
-        done(error)
+                return stored[0]
+        return error
+
+
+def _tell(done: Done, outcome: int | AppendError) -> None:
+    try:
+        done(outcome)
+    except Exception:  # one caller's defect must not keep the others waiting
+        _log.exception("caller_failed", outcome=str(outcome))

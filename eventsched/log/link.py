@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -20,6 +19,7 @@ from nats.aio.client import Client
 
 from eventsched.errors import NoServer, PermissionDenied
 from eventsched.log import seams
+from eventsched.log.credentials import connect_arguments
 from eventsched.telemetry import configure_logging
 
 _log = structlog.get_logger("eventsched.link")
@@ -27,7 +27,10 @@ _DENIED = re.compile(r'permissions violation for (publish|subscription) to "([^"
 
 
 class LinkOptions(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How to reach the server. Files are paths; TLS is on when `tls_ca` is set or the URL says tls."""
+    """How to reach the server. Files are paths; TLS is on when a file for it is set or the URL says tls.
+
+    nkey_seed: the seed, or the path of a file that holds it.
+    """
 
     url: str = "nats://127.0.0.1:4222"
     user: str = ""
@@ -128,30 +131,21 @@ class Link:
 
 
 async def connect(options: LinkOptions, name: str, *, forever: bool = True) -> Link:
-    """Connect, or raise NoServer. forever: keep trying to reconnect once connected."""
+    """Connect, or raise NoServer (SettingsError for credentials that cannot be used).
+
+    forever: keep trying to reconnect once connected.
+    """
     if not structlog.is_configured():  # a program that uses the SDK and says nothing about logging
         configure_logging(level="warning")
+    arguments = connect_arguments(options)
     client = Client()
     parser = seams.install(client)
     if parser is None:
         raise NoServer("this version of nats-py is not supported", "install nats-py 2.16")
     link = Link(client, parser, options)
-    arguments: dict[str, Any] = {
-        "user": options.user or None,
-        "password": options.password or None,
-        "token": options.token or None,
-        "user_credentials": options.credentials_file or None,
-        "nkeys_seed_str": options.nkey_seed or None,
-    }
-    if options.tls_ca or options.tls_cert:
-        context = ssl.create_default_context(cafile=options.tls_ca or None)
-        if options.tls_cert:
-            context.load_cert_chain(options.tls_cert, options.tls_key or None)
-        arguments["tls"] = context
     try:
         async with asyncio.timeout(options.connect_timeout_s):
             await client.connect(
-                servers=options.url.split(","),
                 name=name,
                 error_cb=link._on_error,
                 disconnected_cb=link._on_disconnected,
@@ -165,7 +159,7 @@ async def connect(options: LinkOptions, name: str, *, forever: bool = True) -> L
                 max_outstanding_pings=2,
                 inbox_prefix=options.inbox_prefix,
                 pending_size=0,
-                **{key: value for key, value in arguments.items() if value is not None},
+                **arguments,
             )
     except (OSError, TimeoutError, nats.errors.Error) as error:
         await link.close()

@@ -220,13 +220,17 @@ class StreamReader:
     def _take(self, deliveries: list[seams.Delivery]) -> None:
         """Called from the socket with a run of messages: check, convert, hand on. Never waits.
 
+        A consumer is done for once it is to be replaced: what it still delivers comes again from the next
+        one, and a hole in it is one hole, however many runs of messages follow.
         A reply subject reads `$JS.ACK.<stream>.<consumer>.1.<sequence>.<consumer's>.<time ns>.<pending>`.
         """
+        if self._restart.is_set():
+            return
         self._heard = time.monotonic()
         entries: list[Entry] = []
         contiguous, prefix = self._contiguous, self._prefix
         expected, consumer_seq = self._next, self._consumer_seq
-        pending = b"0"
+        pending, hole = b"0", 0
         for subject, reply, payload, status in deliveries:
             if not reply:
                 self._take_status(status)
@@ -237,7 +241,7 @@ class StreamReader:
             seq = int(stream_seq)
             consumer_seq += 1
             if seq != expected and (contiguous or int(own_seq) != consumer_seq):
-                self._hole(expected, seq)
+                hole = seq
                 break
             expected = seq + 1
             entries.append(_new_tuple(Entry, (seq, int(nanos[:-6]), subject.decode(errors="replace"), payload)))
@@ -249,6 +253,8 @@ class StreamReader:
             self._holes = 0
             self._runs.append((entries, int(pending)))
             self._ready.set()
+        if hole:
+            self._hole(expected, hole)
 
     def _take_status(self, header: bytes) -> None:
         line, _, rest = header.partition(b"\r\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from eventsched.projections.cluster.gone import GONE_KEPT, is_gone
 from eventsched.projections.cluster.state import TERMINAL, ClusterState, Job, Node
 
 
@@ -100,6 +101,10 @@ def _check_ledgers(state: ClusterState) -> Iterator[str]:
             yield f"finished {ordinal} names {key}, which has not ended"
     if len(state.finished) > state.finished_keep:
         yield f"{len(state.finished)} finished jobs are kept, {state.finished_keep} allowed"
+    if list(state.gone) != [name for name in state.gone if name in state.nodes and is_gone(state.nodes[name])]:
+        yield "a node is listed as gone and is not"
+    if len(state.gone) != sum(is_gone(node) for node in state.nodes.values()) or len(state.gone) > GONE_KEPT:
+        yield f"{len(state.gone)} nodes are listed as gone"
     for run_seq in state.finishes_owed:
         if run_seq not in state.runs:
             yield f"owed finish of closed run {run_seq}"

@@ -21,6 +21,7 @@ from eventsched.events import (
     TimersSet,
 )
 from eventsched.projections.cluster.anomalies import anomaly
+from eventsched.projections.cluster.gone import note_gone
 from eventsched.projections.cluster.rounds import in_round
 from eventsched.projections.cluster.runs import close_run
 from eventsched.projections.cluster.state import ClusterState, Node, Refusal
@@ -85,6 +86,7 @@ def _start_session(state: ClusterState, node: Node, session: int, event: NodeJoi
             run.state = "stopping" if run.stop_reason else "running"
             _explain_run(state, run.key, seq, "")
     node.session = session
+    note_gone(state, node)
     node.state = "ready"
     node.machine_id = event.machine_id
     node.boot_id = event.boot_id
@@ -132,14 +134,21 @@ def leaving(state: ClusterState, recorded: Recorded, event: NodeLeaving) -> None
 
 
 def left(state: ClusterState, recorded: Recorded, event: NodeLeft) -> None:
-    """The agent said goodbye; whatever it still had is closed."""
+    """The agent said goodbye, having reported the end of every run it knew of.
+
+    A run it never saw (assigned while it was on its way out) has lost nothing: it is put back.
+    """
     node = state.nodes.get(recorded.subject[_JOINED_PREFIX:])
     if node is None or node.session != event.session:
         anomaly(state, recorded, "stale_session", f"session {event.session}")
         return
     _end_session(state, node, "left")
     for seq in list(node.runs):
-        close_run(state, state.runs[seq], "lost", "restarted")
+        run = state.runs[seq]
+        if run.state == "assigned" or (run.state == "stopping" and not run.started_ms):
+            close_run(state, run, "stopped", "requeued")
+        else:
+            close_run(state, run, "lost", "restarted")
 
 
 def _end_session(state: ClusterState, node: Node, new_state: str) -> None:
@@ -148,6 +157,7 @@ def _end_session(state: ClusterState, node: Node, new_state: str) -> None:
     node.changed_ms = state.clock_ms
     state.answers_owed.pop(node.node_id, None)
     state.changes.nodes[node.node_id] = None
+    note_gone(state, node)
 
 
 def session_opened(state: ClusterState, recorded: Recorded, order: SessionOpened) -> None:
@@ -230,6 +240,7 @@ def cordoned(state: ClusterState, recorded: Recorded, event: NodeCordoned) -> No
     node = _named(state, recorded, event.node)
     if node is not None:
         node.cordoned = True
+        note_gone(state, node)
 
 
 def uncordoned(state: ClusterState, recorded: Recorded, event: NodeUncordoned) -> None:
@@ -238,6 +249,7 @@ def uncordoned(state: ClusterState, recorded: Recorded, event: NodeUncordoned) -
     if node is not None:
         node.cordoned = node.draining = False
         node.drain_at_ms = 0
+        note_gone(state, node)
 
 
 def drained(state: ClusterState, recorded: Recorded, event: NodeDrained) -> None:
@@ -246,6 +258,7 @@ def drained(state: ClusterState, recorded: Recorded, event: NodeDrained) -> None
     if node is None:
         return
     node.cordoned = node.draining = True
+    note_gone(state, node)
     if event.now:
         node.drain_at_ms = max(state.clock_ms, 1)
     else:

@@ -13,6 +13,7 @@ from eventsched.projections.cluster.admitting import admit
 from eventsched.projections.cluster.anomalies import anomaly
 from eventsched.projections.cluster.arrays import reach_member
 from eventsched.projections.cluster.finishing import finish
+from eventsched.projections.cluster.gone import note_gone
 from eventsched.projections.cluster.rounds import in_round
 from eventsched.projections.cluster.state import TERMINAL, ClusterState, Job, Node, Run
 from eventsched.recorded import Recorded
@@ -200,6 +201,8 @@ def close_run(
         elif node.gpu_runs.get(uuid) == run.seq:
             del node.gpu_runs[uuid]
     state.changes.nodes[node.node_id] = None
+    if not node.session:
+        note_gone(state, node)
     job = state.jobs.get(run.key)
     if job is None or job.run != run.seq or job.state in TERMINAL:
         return

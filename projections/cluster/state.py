@@ -218,6 +218,7 @@ class ClusterState:
     round_*: where the round in progress stands.
     unjudged: submissions (sequence -> key) no leader has judged. doomed: jobs that can never start.
     stops_owed: runs to be stopped; finishes_owed: manual runs to be ended, with their exit code.
+    gone: nodes nothing depends on any more, in the order they became so; the oldest are forgotten.
     answers_owed: nodes whose join awaits its answer; refusals: joins (by sequence) to be refused.
     finished: ordinal -> key of ended jobs still kept; `finished_total` counts all of them.
     """
@@ -253,6 +254,7 @@ class ClusterState:
     stops_owed: dict[int, None] = field(default_factory=dict)
     finishes_owed: dict[int, int] = field(default_factory=dict)
     nodes: dict[str, Node] = field(default_factory=dict)
+    gone: dict[str, None] = field(default_factory=dict)
     answers_owed: dict[str, None] = field(default_factory=dict)
     refusals: dict[int, Refusal] = field(default_factory=dict)
     finished: dict[int, str] = field(default_factory=dict)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 from msgspec import structs
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from eventsched.projections.leader.shell import Scheduler
 
 
+Found = TypeVar("Found")
 NodeViews = list[NodeView]
 PolicyViews = list[PolicyView]
 TenantViews = list[TenantView]
@@ -30,7 +33,7 @@ class Answers:
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
-        self._queries = Queries(scheduler.core.state, scheduler.records.history)
+        self._queries = Queries(scheduler.core.state, None)
 
     def endpoints(self) -> dict[str, tuple[type, Answer]]:
         """Name -> (type of the request, coroutine that answers it)."""
@@ -48,12 +51,13 @@ class Answers:
         """Wait for `min_seq`, write out the history's tail; the log's time now."""
         scheduler = self._scheduler
         await scheduler.folded(min_seq)
-        scheduler.records.flush(scheduler.core.state.seq)
+        self._queries.history = scheduler.records.current(scheduler.core.state.seq)
         return scheduler.core.now_ms(time.monotonic_ns() // 1_000_000)
 
     async def get(self, request: query.GetRequest) -> JobView:
         """One job."""
-        return self._queries.get(request, await self._up_to_date(request.min_seq))
+        now_ms = await self._up_to_date(request.min_seq)
+        return self._asked(lambda: self._queries.get(request, now_ms))
 
     async def wait(self, request: query.WaitRequest) -> JobView:
         """One job, once it has ended; or as it is when the time is up."""
@@ -70,7 +74,18 @@ class Answers:
 
     async def list(self, request: query.ListRequest) -> JobList:
         """A page of jobs."""
-        return self._queries.list(request, await self._up_to_date(request.min_seq))
+        now_ms = await self._up_to_date(request.min_seq)
+        return self._asked(lambda: self._queries.list(request, now_ms))
+
+    def _asked(self, ask: Callable[[], Found]) -> Found:
+        """An answer from the state and the history; from a history made anew when the file proves damaged."""
+        try:
+            return ask()
+        except sqlite3.DatabaseError as error:
+            records = self._scheduler.records
+            records.troubled(error)
+            self._queries.history = records.history
+            return ask()
 
     async def nodes(self, request: query.NodesRequest) -> NodeViews:
         """All nodes in order of id, or one."""

@@ -30,8 +30,9 @@ from eventsched.log.link import Link
 from eventsched.log.port import AppendError, Conflict, Fenced, OutcomeUnknown, Outgoing
 from eventsched.log.reader import StreamReader
 from eventsched.log.streams import HB, api, ensure_streams
+from eventsched.projections.cluster.arrays import is_unreached
 from eventsched.projections.cluster.digest import digest_of_image, encode_state
-from eventsched.projections.cluster.state import TERMINAL
+from eventsched.projections.cluster.state import TERMINAL, ClusterState
 from eventsched.projections.leader.answers import Answers
 from eventsched.projections.leader.core import Mark, SchedulerCore, Write
 from eventsched.projections.leader.lease import RENEW_EVERY_S, Lease
@@ -82,16 +83,19 @@ class Scheduler:
         self._image: tuple[int, bytes] | None = None
         self._service: Service | None = None
         self._mono_ms = 0
-        self._start_seq = 0
 
     # ---- life -------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Start, serve, and on `stop` leave in good order."""
         await ensure_streams(self.link, self._replicas, codec.encode(self._created))
-        state = self.core.state = await self.snapshots.load()
+        state = await self._unless_stopped(self.snapshots.load())
+        if state is None:
+            return
+        self.core.state = state
         collect_rarely()
-        self._start_seq = state.seq
+        if self._data is not None:
+            self.records.keep(state, self._data / f"history-{self.core.name}.sqlite")
         self.replica = Replica(state, self._fold, self._on_digest, self.records.take)
         _log.info("starting", scheduler=self.core.name, snapshot_seq=state.seq, jobs=len(state.jobs))
         tasks = [self._tail(), self._hear(), self._hold_lease(), self._write(), self._keep_records()]
@@ -101,6 +105,17 @@ class Scheduler:
             await self._leave()
             for task in running:
                 task.cancel()
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, ClusterState]) -> ClusterState | None:
+        """What the work gives; None when it was asked to stop first: loading may take a minute."""
+        working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(self._stopping.wait())
+        await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if working.done():
+            return working.result()
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+        return None
 
     def stop(self) -> None:
         """Ask `run` to finish: the leader snapshots and lets go of the lease."""
@@ -157,8 +172,7 @@ class Scheduler:
                 self._folded.notify_all()
 
     async def _become_ready(self) -> None:
-        if self._data is not None:
-            self.records.open(self.core.state, self._data / f"history-{self.core.name}.sqlite", self._start_seq)
+        self.records.open()
         self._service = await serve(self.link, __version__, Answers(self).endpoints())
         self.ready.set()
         _log.info("ready", scheduler=self.core.name, seq=self.core.state.seq, jobs=len(self.core.state.jobs))
@@ -176,14 +190,15 @@ class Scheduler:
     async def moved(self, tenant: str, job_id: str, timeout_s: float) -> bool:
         """Wait until this job has ended (or is gone from the state); False when the time is up."""
         key, state = job_key(tenant, job_id), self.core.state
+        array_id, index = split_member(job_id) or (job_id, -1)
 
         def ended() -> bool:
             job = state.jobs.get(key)
-            return job is not None and job.state in TERMINAL
+            if job is not None:
+                return job.state in TERMINAL
+            parent = state.jobs.get(job_key(tenant, array_id))
+            return parent is None or parent.array is None or not is_unreached(parent.array, index)
 
-        parent = split_member(job_id)
-        if key not in state.jobs and parent is None:
-            return True
         try:
             async with asyncio.timeout(timeout_s), self._folded:
                 await self._folded.wait_for(ended)
@@ -279,9 +294,15 @@ class Scheduler:
             await asyncio.sleep(RETRY_S)
         else:
             core.done(seq)
-            if write.what == "digest" and self._image is not None:
-                (at_seq, image), self._image = self._image, None
-                self._in_background(self.snapshots.save(core.state.cluster_id, at_seq, image))
+            if write.what == "digest":
+                self._save_image_of(write.messages[0])
+
+    def _save_image_of(self, message: Outgoing) -> None:
+        """Save the image whose digest is now in the log; that of a later one waits for its own record."""
+        recorded = codec.decode(message.subject, message.payload)
+        if self._image is not None and isinstance(recorded, DigestRecorded) and recorded.at_seq == self._image[0]:
+            (at_seq, image), self._image = self._image, None
+            self._in_background(self.snapshots.save(self.core.state.cluster_id, at_seq, image))
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

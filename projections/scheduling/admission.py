@@ -62,18 +62,20 @@ class _Verdicts:
     def of(self, key: str) -> Rejection | None:
         """None = accepted. Walks parents depth first, without recursion: chains may be long."""
         path: list[str] = [key]
+        places: dict[str, int] = {key: 0}
         while path:
             current = path[-1]
             if current in self._done:
-                path.pop()
+                del places[path.pop()]
                 continue
             job = self._state.jobs[current]
             parent = self._unjudged_parent(job)
             if parent is None:
                 self._done[current] = self._judge(job)
-            elif parent in path:
-                self._reject_cycle(path[path.index(parent) :])
+            elif parent in places:
+                self._reject_cycle(path[places[parent] :])
             else:
+                places[parent] = len(path)
                 path.append(parent)
         return self._done[key]
 

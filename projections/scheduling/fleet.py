@@ -35,7 +35,7 @@ class Fleet:
         self.rebuild(state)
 
     def rebuild(self, state: ClusterState) -> None:
-        """Lay out the rows anew: at start, and when a node is new."""
+        """Lay out the rows anew: at start, and when a node is new or forgotten."""
         self.names = sorted(state.nodes)
         self.row = {name: row for row, name in enumerate(self.names)}
         count = len(self.names)
@@ -54,7 +54,7 @@ class Fleet:
     def sync(self, state: ClusterState, changed: Iterable[str]) -> None:
         """Bring the rows of changed nodes up to date."""
         for name in changed:
-            if name not in self.row:
+            if name not in self.row or name not in state.nodes:
                 self.rebuild(state)
                 return
         for name in changed:

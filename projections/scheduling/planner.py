@@ -75,6 +75,8 @@ class Planner:
         self.places: dict[str, tuple[Class, Entry]] = {}
         self.delayed: list[tuple[int, str]] = []
         self.timeouts: list[tuple[int, str]] = []
+        self.timed: dict[str, int] = {}
+        """Waiting jobs with a queue_timeout, each with its deadline; `timeouts` holds these, and some long gone."""
         self.faults: dict[str, list[Problem]] = {}
         self.draining: dict[str, None] = {name: None for name, node in state.nodes.items() if node.draining}
         for key in state.jobs:
@@ -91,7 +93,8 @@ class Planner:
             self.fleet.sync(state, changes.nodes)
             self.usage.sync(state, changes.nodes)
             for name in changes.nodes:
-                if state.nodes[name].draining:
+                node = state.nodes.get(name)
+                if node is not None and node.draining:
                     self.draining[name] = None
                 else:
                     self.draining.pop(name, None)
@@ -112,16 +115,25 @@ class Planner:
             self.faults.pop(key, None)
         elif not self._judge(job):
             return
+        self._time(job, key)
         if job is None or not is_waiting(job):
             return
-        if job.spec.queue_timeout_ms and not job.attempt:
-            heapq.heappush(self.timeouts, (job.submitted_ms + job.spec.queue_timeout_ms, key))
         if not may_start(job):
             return
         if job.not_before_ms > state.clock_ms:
             heapq.heappush(self.delayed, (job.not_before_ms, key))
             return
         self._enqueue(job)
+
+    def _time(self, job: Job | None, key: str) -> None:
+        """Note the deadline of a job that waits for its first run; what waits no longer may not pile up."""
+        if job is None or job.attempt or not job.spec.queue_timeout_ms or not is_waiting(job):
+            self.timed.pop(key, None)
+        elif key not in self.timed:
+            self.timed[key] = job.submitted_ms + job.spec.queue_timeout_ms
+            heapq.heappush(self.timeouts, (self.timed[key], key))
+        if len(self.timeouts) > 64 and len(self.timeouts) > 2 * len(self.timed):
+            self.timeouts = sorted((deadline, key) for key, deadline in self.timed.items())
 
     def _enqueue(self, job: Job) -> None:
         order = self.policy.order
@@ -159,7 +171,10 @@ class Planner:
         while self.timeouts and self.timeouts[0][0] <= now_ms and len(found) < limit:
             deadline, key = heapq.heappop(self.timeouts)
             job = state.jobs.get(key)
-            if job is None or key in seen or job.attempt or not is_waiting(job):
+            if job is None or job.attempt or not is_waiting(job):
+                self.timed.pop(key, None)
+                continue
+            if key in seen:
                 continue
             seen[key] = None
             kept.append((deadline, key))

@@ -101,7 +101,7 @@ def _sole_cause(code: str, fleet: Fleet, trial: Trial, need: Need) -> tuple[str,
     if code == "driver":
         return code, f"none of {count} nodes offers the {need.driver} driver"
     if code == "gpu_model":
-        return code, f"none of {count} nodes has a GPU {need.gpu_model!r}"
+        return code, f"none of {count} nodes has a GPU" + (f" {need.gpu_model.upper()}" if need.gpu_model else "")
     if code == "cpu":
         total, free = int(fleet.cpu_total[alive].max()), int(trial.cpu_free[alive].max())
         if total < need.cpu_millis:

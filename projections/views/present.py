@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from eventsched.projections.cluster.arrays import is_unreached, member_key
+from eventsched.projections.cluster.arrays import member_key
 from eventsched.projections.cluster.state import TERMINAL, ClusterState, Job, Node
 from eventsched.resources import Capacity
 from eventsched.views import JobView, NodeView, Stats, Try
@@ -65,24 +65,6 @@ def _members(state: ClusterState, job: Job) -> dict[str, int]:
     return counts
 
 
-def unreached_member(state: ClusterState, parent: Job, index: int) -> JobView | None:
-    """A member that never became an object: it waits, or it ended with the array; None if it is neither."""
-    if parent.array is None or not 0 <= index < parent.spec.array:
-        return None
-    view = job_view(state, parent)
-    view.job_id = f"{parent.job_id}.{index}"
-    view.array, view.members, view.tries = 0, {}, []
-    view.assigned_ms = view.started_ms = None
-    if is_unreached(parent.array, index):
-        view.state = "pending"
-        view.finished_ms = None
-    elif parent.state not in TERMINAL and not parent.abort_seq:
-        return None
-    else:
-        view.state = "aborted" if parent.abort_seq else parent.state
-    return view
-
-
 def capacity_dict(cpu_millis: int, memory_bytes: int, gpus: dict[str, int]) -> dict[str, Any]:
     """Amounts as views carry them."""
     return {"cpu_millis": cpu_millis, "memory_bytes": memory_bytes, "gpus": gpus}
@@ -95,12 +77,19 @@ def _gpu_counts(capacity: Capacity, busy: dict[str, int] | None = None) -> dict[
     return counts
 
 
+def node_state(node: Node) -> str:
+    """A node's state as people see it: a drain says more than that the agent is well."""
+    if node.state != "ready" or not node.draining:
+        return node.state
+    return "draining" if node.runs else "drained"
+
+
 def node_view(state: ClusterState, node: Node) -> NodeView:
     """A node as people see it, without what only heartbeats know."""
     capacity = node.capacity
     return NodeView(
         node=node.node_id,
-        state=node.state,
+        state=node_state(node),
         capacity=capacity_dict(capacity.cpu_millis, capacity.memory_bytes, _gpu_counts(capacity)),
         free=capacity_dict(node.cpu_free_millis, node.memory_free_bytes, _gpu_counts(capacity, node.gpu_runs)),
         cordoned=node.cordoned,
@@ -147,7 +136,8 @@ def stats(state: ClusterState, answered_by: str, role: str) -> Stats:
     gpus: dict[str, int] = {}
     gpus_free: dict[str, int] = {}
     for node in state.nodes.values():
-        nodes[node.state] = nodes.get(node.state, 0) + 1
+        shown = node_state(node)
+        nodes[shown] = nodes.get(shown, 0) + 1
         if not node.session:
             continue
         total["cpu_millis"] += node.capacity.cpu_millis

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -65,15 +66,30 @@ def _quiet(_: str) -> None:
     pass
 
 
-@pytest.fixture(params=["docker", "process", "fake", "manual"])
-async def kit(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Kit]:
-    kit = Kit(request.param, tmp_path)
+@contextlib.asynccontextmanager
+async def _opened(name: str, directory: Path) -> AsyncIterator[Kit]:
+    """A kit with an open driver; in the end everything it ran is removed."""
+    kit = Kit(name, directory)
     await kit.driver.open()
     yield kit
     for known in await kit.driver.inventory():
         await kit.driver.stop(known.launch.run, 0)
         await kit.driver.remove(known.launch.run)
+    await kit.driver.leave()
     await kit.driver.close()
+
+
+@pytest.fixture(params=[*REAL, "fake", "manual"])
+async def kit(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Kit]:
+    async with _opened(request.param, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture(params=REAL)
+async def real(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Kit]:
+    """For what fakes cannot do."""
+    async with _opened(request.param, tmp_path) as made:
+        yield made
 
 
 async def _text(driver: Driver, run: int, skip: int = 0) -> str:
@@ -106,6 +122,18 @@ async def test_a_stop_ends_it_and_says_so(kit: Kit) -> None:
     await kit.driver.stop(launch.run, 5_000)
     assert (await kit.driver.wait(launch.run)).outcome == "stopped"
     assert time.monotonic() - began < 4, "SIGTERM is enough for a sleep"
+
+
+async def test_it_was_stopped_whoever_asks_and_however_often(kit: Kit) -> None:
+    """The docker driver's inventory used up the mark, so that the end was then reported as the job's own."""
+    launch = kit.launch("sleep 60", ms=60_000)
+    await kit.driver.start(launch, _quiet)
+    await kit.driver.stop(launch.run, 5_000)
+    for _ in range(2):
+        (known,) = await kit.driver.inventory()
+        assert known.ended is not None
+        assert known.ended.outcome == "stopped"
+        assert (await kit.driver.wait(launch.run)).outcome == "stopped"
 
 
 async def test_a_stop_after_the_end_changes_nothing(kit: Kit) -> None:
@@ -186,15 +214,13 @@ async def test_many_at_once(kit: Kit) -> None:
     assert [(end.outcome, end.exit_code) for end in ends] == [("exited", 0)] * 8
 
 
-@pytest.fixture(params=REAL)
-async def real(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Kit]:
-    kit = Kit(request.param, tmp_path)
-    await kit.driver.open()
-    yield kit
-    for known in await kit.driver.inventory():
-        await kit.driver.stop(known.launch.run, 0)
-        await kit.driver.remove(known.launch.run)
-    await kit.driver.close()
+async def test_what_a_job_was_given_is_for_the_agent_s_eyes_only(kit: Kit, tmp_path: Path) -> None:
+    launch = kit.launch("sleep 60", ms=60_000, env={"TOKEN": "open-sesame"})
+    await kit.driver.start(launch, _quiet)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    telling = [path for path in files if b"open-sesame" in path.read_bytes()]
+    assert bool(telling) == (kit.name in ("process", "manual"))
+    assert [oct(path.stat().st_mode & 0o777) for path in telling] == ["0o600"] * len(telling)
 
 
 async def test_output_comes_while_it_runs(real: Kit) -> None:

@@ -38,12 +38,19 @@ class Terminal:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("EVENTSCHED_")}
         return {**clean, "COLUMNS": "160", "NO_COLOR": "1"}
 
-    def run(self, *arguments: str, code: int | None = 0, stdin: str = "", timeout: float = 60) -> Result:
+    def run(
+        self,
+        *arguments: str,
+        code: int | None = 0,
+        stdin: str = "",
+        timeout: float = 60,
+        environment: dict[str, str] | None = None,
+    ) -> Result:
         """Run `eventsched ARGUMENTS`; the exit code must be `code` (None = any), and no traceback may show."""
         done = subprocess.run(
             [*COMMAND, *arguments],
             cwd=self.directory,
-            env=self._environment(),
+            env={**self._environment(), **(environment or {})},
             input=stdin,
             capture_output=True,
             text=True,
@@ -88,6 +95,23 @@ class Terminal:
             if line.startswith("Ctrl-C"):
                 return "".join(said)
         raise AssertionError(f"dev ended with {self._dev.wait()}: {''.join(said)}")
+
+    @property
+    def dev_pid(self) -> int:
+        """Process id of `eventsched dev`."""
+        assert self._dev is not None
+        return self._dev.pid
+
+    def dev_says(self, words: str) -> str:
+        """The next line of dev's that holds these words."""
+        assert self._dev is not None
+        assert self._dev.stdout is not None
+        return next(line for line in self._dev.stdout if words in line)
+
+    def dev_ended(self) -> int:
+        """How dev ended by itself."""
+        assert self._dev is not None
+        return self._dev.wait(60)
 
     def stop(self) -> Result:
         """Ctrl-C; how it ended."""

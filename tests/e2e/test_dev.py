@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import urllib.request
@@ -58,11 +59,63 @@ def test_it_says_what_runs_and_stops_cleanly_and_goes_on(here: Terminal) -> None
 
 
 def test_a_second_one_in_the_same_place_is_refused(here: Terminal) -> None:
-    here.dev("--driver", "fake")
-    error = here.run("dev", "--driver", "fake", "--http-port", "0", code=1).err
-    assert "runs here already" in error
+    said = here.dev("--driver", "fake")
+    url = re.search(r"http://127.0.0.1:(\d+)", said)
+    assert url is not None
+    error = here.run("dev", "--driver", "fake", "--http-port", url[1], code=1).err
+    assert "runs here already" in error, "that is what is wrong, not that its port is taken"
     assert "--data" in error
     assert here.json("stats")["leader"] == "dev", "the first goes on"
+
+
+def _children(of: int) -> dict[str, int]:
+    """Part -> process id of a dev's children."""
+    listed = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(of)], capture_output=True, text=True, check=True)
+    found = {}
+    for line in listed.stdout.splitlines():
+        pid, _, words = line.strip().partition(" ")
+        found[next(part for part in ("nats-server", "scheduler", "agent") if part in words)] = int(pid)
+    return found
+
+
+def test_what_dies_is_started_again_and_the_work_goes_on(here: Terminal) -> None:
+    here.dev("--driver", "process")
+    done = here.directory / "done"
+    job_id = here.submit("--driver", "process", "--", "sh", "-c", f"until [ -e {done} ]; do sleep 0.1; done")
+    here.until_state(job_id, "running")
+    for part in ("agent", "scheduler", "nats-server"):
+        os.kill(_children(here.dev_pid)[part], signal.SIGKILL)
+        line = here.dev_says("started again")
+        assert line.startswith(part)
+        assert "SIGKILL" in line
+        assert ".log" in line
+        assert here.json("stats")["leader"] == "dev"
+    done.touch()
+    here.run("wait", job_id)
+    assert here.json("job", job_id)["attempt"] == 1, "the run outlived them all"
+
+
+def test_what_dies_again_and_again_ends_dev_with_its_name(here: Terminal) -> None:
+    here.dev("--driver", "fake")
+    for _ in range(5):
+        os.kill(_children(here.dev_pid)["scheduler"], signal.SIGKILL)
+        here.dev_says("scheduler was killed by SIGKILL; it has been started again")
+    os.kill(_children(here.dev_pid)["scheduler"], signal.SIGKILL)
+    assert "scheduler.log" in here.dev_says("hint: see")
+    assert here.dev_ended() == 1
+
+
+def test_a_killed_dev_leaves_no_server_on_the_store_of_the_next(here: Terminal) -> None:
+    here.dev("--driver", "fake")
+    job_id = here.submit("--driver", "fake")
+    here.run("wait", job_id)
+    os.kill(here.dev_pid, signal.SIGKILL)
+    here.dev("--driver", "fake")
+    assert here.json("job", job_id)["state"] == "succeeded"
+    listed = subprocess.run(
+        ["pgrep", "-f", f"nats-server.*{here.directory}"], capture_output=True, text=True, check=False
+    )
+    assert len(listed.stdout.split()) == 1
 
 
 def test_ephemeral_leaves_nothing(here: Terminal) -> None:
@@ -86,6 +139,14 @@ def test_several_agents_split_the_machine(here: Terminal) -> None:
     assert len({(one["capacity"]["cpu_millis"], one["capacity"]["memory_bytes"]) for one in nodes}) == 1
     cores = os.cpu_count() or 1
     assert sum(one["capacity"]["cpu_millis"] for one in nodes) <= cores * 1000
+
+
+def test_agents_too_small_for_an_ordinary_job_are_said_to_be(here: Terminal) -> None:
+    said = here.dev("--driver", "fake", "--agents", "2", "--cpus", "0.5")
+    assert "never starts" in said
+    assert "--cpus 1" in said
+    command = next(line for line in said.splitlines() if " submit " in line).split(" submit ")[1]
+    here.run("wait", here.submit(*command.split()))
 
 
 def test_capacities_that_are_given_count(here: Terminal) -> None:

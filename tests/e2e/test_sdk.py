@@ -10,6 +10,7 @@ import pytest
 
 from eventsched import Client, JobSpec, Resources, SyncClient
 from eventsched.errors import (
+    ClientClosed,
     DuplicateJob,
     EventschedError,
     InvalidSpec,
@@ -138,6 +139,81 @@ def test_what_is_not_there(client: SyncClient) -> None:
         client.node("nowhere")
     with pytest.raises(NoServer):
         SyncClient.connect("nats://127.0.0.1:1")
+
+
+def test_a_client_that_is_closed_says_so(terminal: Terminal) -> None:
+    dev = read_dev_state(terminal.directory / ".eventsched")
+    assert dev is not None
+    client = SyncClient.connect(dev.nats)
+    following = client.follow_events()
+    next(following)
+    client.close()
+    client.close()
+    uses: list[Callable[[], object]] = [
+        client.stats,
+        client.last_seq,
+        lambda: client.submit(driver="fake"),
+        lambda: client.submit_many([]),
+        lambda: client.get("j"),
+        lambda: next(following),
+        lambda: next(client.follow_logs("j")),
+    ]
+    for use in uses:
+        with pytest.raises(ClientClosed, match="closed"):
+            use()
+
+
+async def test_so_does_its_twin(terminal: Terminal) -> None:
+    dev = read_dev_state(terminal.directory / ".eventsched")
+    assert dev is not None
+    client = await Client.connect(dev.nats)
+    await client.close()
+    for use in (client.stats(), client.last_seq(), client.submit(driver="fake"), client.cordon("n")):
+        with pytest.raises(ClientClosed, match="closed"):
+            await use
+
+
+@pytest.mark.parametrize(
+    ("jobs", "says"),
+    [
+        ([5], r"jobs\[0\] is int"),
+        ([JobSpec(driver="fake"), {"driver": "fake"}], r"jobs\[1\] is dict"),
+        ([("only-an-id",)], r"jobs\[0\] is tuple"),
+        ([(None, JobSpec(driver="fake"))], r"jobs\[0\] is tuple"),
+    ],
+)
+def test_what_is_no_job_is_named_and_nothing_is_sent(client: SyncClient, jobs: list[object], says: str) -> None:
+    before = client.last_seq()
+    with pytest.raises(InvalidSpec, match=says):
+        client.submit_many(jobs)  # type: ignore[arg-type]
+    assert client.last_seq() == before
+
+
+def test_a_spec_with_values_of_other_types_is_refused(client: SyncClient) -> None:
+    wrong = JobSpec(driver="fake", priority="high")  # type: ignore[arg-type]
+    unsayable = JobSpec(driver="fake", name="\udcff")
+    results = client.submit_many([("typed-1", wrong), ("typed-2", JobSpec(driver="fake")), ("typed-3", unsayable)])
+    assert [isinstance(result, InvalidSpec) for result in results] == [True, False, True]
+    assert "priority" in str(results[0])
+    with pytest.raises(InvalidSpec, match="not both"):
+        client.submit(JobSpec(driver="fake"), priority=3)
+    with pytest.raises(InvalidSpec, match="limit"):
+        client.list(limit=-1)
+    with pytest.raises(InvalidSpec, match="exit_code"):
+        client.complete(client.submit(driver="manual").job_id, exit_code=300)
+    with pytest.raises(InvalidSpec, match="weight"):
+        client.set_tenant("heavy", weight=1001)
+
+
+def test_steering_says_what_it_acted_on(client: SyncClient) -> None:
+    job = client.submit(driver="fake", hold=True)
+    view = client.abort(job.job_id[:20])
+    assert (view.tenant, view.job_id) == ("sdk", job.job_id)
+    other = client.submit(driver="fake", hold=True, tenant="other-sdk", job_id="one-of-theirs")
+    with pytest.raises(NotFound) as raised:
+        client.abort(other.job_id)
+    assert "other-sdk/one-of-theirs" in raised.value.hint
+    assert client.abort("other-sdk/one-of-theirs").tenant == "other-sdk"
 
 
 def test_things_look_well_in_a_notebook(client: SyncClient) -> None:

@@ -12,7 +12,15 @@ import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from eventsched.events import AbortRequested, NodeDrained, NodeLost, RequeueRequested
+from eventsched.events import (
+    AbortRequested,
+    NodeCordoned,
+    NodeDrained,
+    NodeLeaving,
+    NodeLeft,
+    NodeLost,
+    RequeueRequested,
+)
 from eventsched.log.port import Entry
 from eventsched.projections.cluster.digest import digest
 from eventsched.projections.scheduling.decide import stamp
@@ -104,6 +112,27 @@ def drain_and_requeue() -> Iterable[Entry]:
     return ledger.entries
 
 
+def nodes_that_leave() -> Iterable[Entry]:
+    ledger = ready()
+    for node in ("n2", "n3"):
+        ledger.join(node)
+    ledger.settle()
+    for index in range(9):
+        ledger.submit(f"j{index}", JobSpec(driver="fake", max_lost=0))
+    ledger.settle()
+    for run in list(ledger.state.runs)[::2]:
+        ledger.started(run)
+    ledger.put("ev.admin.node_cordoned", NodeCordoned(node="n2"))
+    for node in ("n1", "n2"):
+        session = ledger.state.nodes[node].session
+        ledger.put(f"ev.node.{node}", NodeLeaving(session=session))
+        ledger.put(f"ev.node.{node}", NodeLeft(session=session))
+    ledger.settle()
+    ledger.join("n1")
+    ledger.settle()
+    return ledger.entries
+
+
 def _simulated(seed: int) -> Callable[[], Iterable[Entry]]:
     def make() -> Iterable[Entry]:
         story = Story(seed)
@@ -119,6 +148,7 @@ STORIES: dict[str, Callable[[], Iterable[Entry]]] = {
     "a-node-lost-and-back": a_node_lost_and_back,
     "arrays-and-dependencies": arrays_and_dependencies,
     "drain-and-requeue": drain_and_requeue,
+    "nodes-that-leave": nodes_that_leave,
     "troubles-seed-3": _simulated(3),
     "troubles-seed-11": _simulated(11),
     "troubles-seed-58": _simulated(58),

@@ -200,6 +200,33 @@ def test_orders_still_owed_are_carried_out() -> None:
     assert effects[-1] == StopRun(5, 3_000)
 
 
+def test_a_stop_that_an_earlier_agent_began_is_gone_on_with() -> None:
+    agent = Agent([KnownRun(launch(5), stop="drained")])
+    effects = agent.opened(runs=(5,))
+    assert effects[-1] == StopRun(5, 3_000)
+    assert agent.feed(StopOrdered(epoch=1, run=5, reason="aborted")) == []
+    (event,) = events(agent.core.ended(5, Ended("stopped", 137), 0))
+    assert event == RunEnded(run=5, outcome="stopped", exit_code=137, reason="drained")
+
+
+def test_an_end_that_an_earlier_agent_brought_about_is_not_the_job_s_own() -> None:
+    """Whatever it looks like to a driver that knows of no stop."""
+    own = Ended("exited", 143, "killed", "exit code 143: by signal 15")
+    for stop, ended, outcome, reason in (
+        ("drained", own, "stopped", "drained"),
+        ("timed_out", own, "timed_out", "timed_out"),
+        ("timed_out", Ended("exited", 0), "timed_out", "timed_out"),
+        ("preempted", Ended("lost", None, "engine_lost"), "stopped", "preempted"),
+        ("drained", Ended("oom", 137, "out_of_memory"), "oom", "out_of_memory"),
+        ("", own, "exited", "killed"),
+    ):
+        agent = Agent([KnownRun(launch(5), ended, stop=stop)])
+        agent.opened(runs=(5,))
+        (event,) = events(agent.core.ended(5, ended, 0))
+        assert isinstance(event, RunEnded)
+        assert (event.outcome, event.exit_code, event.reason) == (outcome, ended.exit_code, reason)
+
+
 def test_a_lost_node_begins_a_new_session() -> None:
     agent = Agent()
     agent.opened()

@@ -7,7 +7,8 @@ from eventsched.events import AbortRequested, HoldRequested, ReleaseRequested
 from eventsched.projections.cluster.check import check
 from eventsched.projections.cluster.evolve import evolve
 from eventsched.projections.scheduling.decide import decide
-from eventsched.projections.views.present import job_view, unreached_member
+from eventsched.projections.views.members import fate_of_range, view_of_range
+from eventsched.projections.views.present import job_view
 from eventsched.recorded import Recorded
 from eventsched.spec import JobSpec
 
@@ -124,11 +125,11 @@ def test_views_of_members_that_never_became_jobs() -> None:
     ledger.settle()
     parent = ledger.job("a")
     assert job_view(ledger.state, parent).members == {"assigned": 4, "pending": 5}
-    view = unreached_member(ledger.state, parent, 7)
-    assert view is not None
+    assert fate_of_range(parent, 7, {}) == "pending"
+    view = view_of_range(job_view(ledger.state, parent), parent, 7, "pending")
     assert (view.job_id, view.state) == ("a.7", "pending")
-    assert unreached_member(ledger.state, parent, 9) is None
-    assert unreached_member(ledger.state, parent, 1) is None, "that one is a job"
+    assert fate_of_range(parent, 9, {}) == ""
+    assert fate_of_range(parent, 1, {}) == "", "that one is a job"
 
 
 def test_requests_about_members_that_are_not_are_anomalies() -> None:

@@ -239,7 +239,7 @@ def test_an_assign_says_why() -> None:
         (_fake(cpus=99), "too_big", "asks 99 cpus, the largest node has 4"),
         (_fake(cpus=4), "cpu", "at most 3 free on one of 2 nodes"),
         (_fake(memory=100 << 30), "too_big", "the largest node has 8G"),
-        (_fake(gpus=1, model="H100"), "gpu_model", "none of 2 nodes has a GPU 'h100'"),
+        (_fake(gpus=1, model="H100"), "gpu_model", "none of 2 nodes has a GPU H100"),
         (_fake(gpus=2, model="A100"), "too_big", "the largest node has 1"),
         (JobSpec(driver="fake", hold=True), "held", "release"),
         (JobSpec(driver="process", command=("x",)), "driver", "none of 2 nodes offers the process driver"),

@@ -12,6 +12,7 @@ from eventsched import ids, new_ids, units
 from eventsched.errors import EventschedError, InvalidSpec
 from eventsched.log.matching import matches
 from eventsched.settings import link_options
+from eventsched.visible import visible, visible_json
 
 
 @pytest.mark.parametrize("text", ["a", "A1", "job-1", "x" * 64, "0_0"])
@@ -59,22 +60,54 @@ def test_durations() -> None:
     assert units.parse_duration_ms("1h30m") == 5_400_000
     assert units.parse_duration_ms("250ms") == 250
     assert units.parse_duration_ms("1.5s") == 1_500
-    for text in ("10", "", "1x", "h", "1h 30m", "-1s"):
+    for text in ("10", "", "1x", "h", "1h 30m", "-1s", "3651d", "99999999999999999999d", "\u0661s"):
         with pytest.raises(InvalidSpec, match="duration"):
             units.parse_duration_ms(text)
 
 
 def test_cpus_and_gpus() -> None:
     assert units.parse_cpus_millis("0.5") == 500
-    for text in ("0", "-1", "abc", "0.0001", "nan", "inf"):
+    for text in ("0", "-1", "abc", "0.0001", "nan", "inf", "1e9", "1e999999999", "\u0662"):
         with pytest.raises(InvalidSpec, match="cpus"):
             units.parse_cpus_millis(text)
     assert units.parse_gpus("A100:2") == ("A100", 2)
     assert units.parse_gpus("3") == ("", 3)
     assert units.parse_gpus("H100") == ("H100", 1)
-    for text in ("A100:", ":2", "A100:x"):
+    for text in ("A100:", ":2", "A100:x", "-1", "1.5", "A100:-1", "²", "", "-A100:1"):
         with pytest.raises(InvalidSpec, match="gpus"):
             units.parse_gpus(text)
+
+
+@pytest.mark.parametrize(
+    ("job_id", "drawn"),
+    [
+        ("train10", -1),
+        ("train-12345678", -1),
+        ("train-7k3m9x2p", 6),
+        ("a-b-7k3m9x2p", 4),
+        ("-7k3m9x2p", -1),
+        ("01m810jeag9p5fae0dvy11perq", 0),
+        ("zzzzzzzzzzzzzzzzzzzzzzzzzz", -1),
+    ],
+)
+def test_which_ids_were_made_and_where_their_drawn_part_begins(job_id: str, drawn: int) -> None:
+    assert new_ids.drawn_from(job_id) == drawn
+
+
+def test_every_made_id_is_recognised() -> None:
+    for name in ("", "x", "my job!", "ends-", "a" * 80, "___"):
+        for _ in range(50):
+            made = new_ids.new_job_id(name)
+            drawn = new_ids.drawn_from(made)
+            assert drawn >= 0 or made[-8:].isdigit()
+            assert len(made) - drawn in (8, 26) or drawn < 0
+
+
+def test_hidden_characters_are_shown() -> None:
+    assert visible("a\tb\n\x1b[0m\x7f\x9b\u202e\u200d\udcff é 漢") == (r"a\tb\n\x1b[0m\x7f\x9b\u202e\u200d\udcff é 漢")
+    shown = visible_json(json.dumps({"a\x9b": "\u202e\n"}, ensure_ascii=False, indent=1))
+    assert json.loads(shown) == {"a\x9b": "\u202e\n"}
+    assert all(character.isprintable() or character == "\n" for character in shown)
 
 
 def test_formats() -> None:

@@ -4,67 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Literal
 
 import pytest
 
 from eventsched.log.gather import GATHER_MAX, GatheringWriter
-from eventsched.log.memory import MemoryLog
 from eventsched.log.port import (
     AppendError,
     Busy,
     Conflict,
     Denied,
-    Duplicate,
     OutcomeUnknown,
     Outgoing,
     Refused,
     Unavailable,
 )
 
-Answer = Literal["ok", "lost", "unheard", "down", "busy", "refused", "denied"]
-
-
-class ScriptedLog(MemoryLog):
-    """A log in memory whose next answers are scripted ("ok" when the script has ended).
-
-    lost: stored, but the answer does not come. unheard: neither stored nor answered. As the server
-    does, it refuses a batch that holds one id twice. `gate` holds every append back while it is closed.
-    """
-
-    def __init__(self, *script: Answer) -> None:
-        super().__init__(clock=lambda: 1)
-        self.script = list(script)
-        self.attempts: list[list[Outgoing]] = []
-        self.gate = asyncio.Event()
-        self.gate.set()
-
-    async def append(self, messages: Sequence[Outgoing], *, fence: int | None = None) -> int:
-        self.attempts.append(list(messages))
-        await self.gate.wait()
-        ids = [message.msg_id for message in messages if message.msg_id]
-        if len(set(ids)) < len(ids):
-            raise Duplicate("an id twice in one batch")
-        answer = self.script.pop(0) if self.script else "ok"
-        if answer in REFUSALS:
-            raise REFUSALS[answer](answer)
-        if answer == "unheard":
-            raise OutcomeUnknown("no answer")
-        seq = await super().append(messages, fence=fence)
-        if answer == "lost":
-            raise OutcomeUnknown("no answer")
-        return seq
-
-    @property
-    def sizes(self) -> list[int]:
-        return [len(attempt) for attempt in self.attempts]
-
-    @property
-    def stored(self) -> list[bytes]:
-        return [entry.payload for entry in self.core.entries]
-
-
-REFUSALS: dict[str, type[AppendError]] = {"down": Unavailable, "busy": Busy, "refused": Refused, "denied": Denied}
+from ..scripted_log import Answer, ScriptedLog
 
 
 @pytest.fixture(autouse=True)
@@ -148,6 +103,15 @@ async def test_a_writer_that_lingers_lets_more_join_the_next_batch(linger_s: flo
             await asyncio.sleep(0.001)
     assert rest == [2, 3]
     assert log.sizes == sizes
+    await writer.close()
+
+
+async def test_a_writer_at_rest_does_not_linger_not_even_for_its_first_message() -> None:
+    log = ScriptedLog()
+    writer = GatheringWriter(log, linger_s=3600)
+    assert await asyncio.wait_for(writer.put(_out(0)), 5) == 1
+    await writer.drain()
+    assert await asyncio.wait_for(writer.put(_out(1)), 5) == 2
     await writer.close()
 
 
@@ -287,6 +251,41 @@ async def test_a_writer_gives_up_with_the_last_error_and_is_ready_for_more(
     await writer.close()
 
 
+async def test_a_last_error_does_not_hide_that_an_earlier_attempt_may_be_stored() -> None:
+    """Unavailable would say that nothing is."""
+    log = ScriptedLog("lost", *["down"] * 100_000)
+    writer = GatheringWriter(log, give_up_s=0.03)
+    assert [type(fate) for fate in await _fates(writer, _out(0))] == [OutcomeUnknown]
+    assert log.stored == [b"0"]
+    log.script[:] = ["unheard", "refused"]
+    assert [type(fate) for fate in await _fates(writer, _out(1))] == [OutcomeUnknown]
+    log.script[:] = ["refused"]
+    assert [type(fate) for fate in await _fates(writer, _out(2))] == [Refused], "of this one all is known"
+    await writer.close()
+
+
+async def test_a_defect_of_the_log_or_of_a_caller_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = ScriptedLog()
+    writer = GatheringWriter(log)
+    with monkeypatch.context() as patched:
+
+        async def broken(messages: Sequence[Outgoing], *, fence: int | None = None) -> int:
+            raise RuntimeError("a defect")
+
+        patched.setattr(log, "append", broken)
+        fates = await _fates(writer, _out(0), _out(1))
+    assert [type(fate) for fate in fates] == [OutcomeUnknown, OutcomeUnknown]
+    assert "RuntimeError: a defect" in str(fates[0])
+
+    def raises(outcome: int | AppendError) -> None:
+        raise RuntimeError("another")
+
+    writer.post(_out(2), raises)
+    assert await _fates(writer, _out(3)) == [2], "in the same batch"
+    assert await _fates(writer, _out(4)) == [3], "and afterwards"
+    await writer.close()
+
+
 # ---- leaving ------------------------------------------------------------------------------------
 
 
@@ -316,8 +315,41 @@ async def test_closing_tells_everyone_who_still_waits() -> None:
     await _in_flight(log, 2)
     futures += [writer.put_soon(_out(number)) for number in range(2, 5)]
     await writer.close()
-    assert all(isinstance(future.exception(), Unavailable) for future in futures)
+    kinds = [type(future.exception()) for future in futures]
+    assert kinds == [OutcomeUnknown, *[Unavailable] * 3], "only what was under way may be stored"
     assert log.stored == [b"0"]
+    await asyncio.wait_for(writer.drain(), 1)
+
+
+async def test_closing_during_a_split_tells_each_caller_once() -> None:
+    log = ScriptedLog()
+    log.core.append([Outgoing("ev.taken", b"theirs", msg_id="theirs")], 1)
+    writer = GatheringWriter(log)
+    told: dict[int, list[int | AppendError]] = {number: [] for number in range(5)}
+
+    def hold_the_rest_back(outcome: int | AppendError) -> None:
+        told[0].append(outcome)
+        log.gate.clear()
+
+    writer.post(_out(0, expect=0), hold_the_rest_back)
+    for number, subject in ((1, ""), (2, "ev.taken"), (3, "")):
+        writer.post(_out(number, subject, expect=0), told[number].append)
+    await _in_flight(log, 3)  # all of them; the first half; the second half, which is held back
+    writer.post(_out(4), told[4].append)
+    await writer.close()
+    assert [len(outcomes) for outcomes in told.values()] == [1] * 5
+    assert (told[0], told[1]) == ([2], [3])
+    assert [type(told[number][0]) for number in (2, 3, 4)] == [OutcomeUnknown, OutcomeUnknown, Unavailable]
+
+
+async def test_a_closed_writer_takes_nothing_more() -> None:
+    log = ScriptedLog()
+    writer = GatheringWriter(log)
+    assert await writer.put(_out(0)) == 1
+    await writer.close()
+    with pytest.raises(Unavailable, match="closed"):
+        await asyncio.wait_for(writer.put(_out(1)), 1)
+    assert log.sizes == [1]
     await asyncio.wait_for(writer.drain(), 1)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from eventsched.events import AbortRequested
 from eventsched.projections.cluster.state import ClusterState
-from eventsched.projections.history import History
+from eventsched.projections.history import History, open_history
 from eventsched.projections.replica import Replica
 from eventsched.projections.views.present import job_view
 from eventsched.resources import Resources
@@ -284,11 +284,45 @@ def test_a_file_of_another_log_is_begun_anew(path: Path) -> None:
     back.close()
 
 
-def test_a_file_that_is_no_database_is_not_taken_for_an_empty_history(path: Path) -> None:
-    path.parent.mkdir(parents=True)
-    path.write_bytes(b"not a database, for certain" * 100)
-    with pytest.raises(sqlite3.DatabaseError):
-        History(path, "log.1")
+@pytest.mark.parametrize("damage", ["no database", "cut short", "overwritten within"])
+def test_a_damaged_file_is_set_aside_and_made_anew(path: Path, many: Ledger, damage: str) -> None:
+    history = open_history(path, "log.1")
+    history._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    history.close()
+    data = path.read_bytes()
+    broken = {
+        "no database": b"not a database, for certain" * 100,
+        "cut short": data[:5_000],
+        "overwritten within": data[:100] + b"\xff" * 4_000 + data[4_100:],
+    }[damage]
+    path.write_bytes(broken)
+    anew = open_history(path, "log.1")
+    assert (_page(anew), anew.base) == ([], 0)
+    assert path.with_name("history.sqlite.damaged").read_bytes() == broken
+    _tell(anew, many)
+    assert anew.base == many.state.seq
+    anew.close()
+
+
+def test_what_is_no_fault_of_the_file_sets_nothing_aside(tmp_path: Path) -> None:
+    (tmp_path / "history.sqlite").mkdir()
+    with pytest.raises(sqlite3.OperationalError):
+        open_history(tmp_path / "history.sqlite", "log.1")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["history.sqlite"]
+
+
+def test_what_could_not_be_written_is_written_the_next_time(history: History, path: Path) -> None:
+    ledger = ready(finished_keep=KEEP)
+    _run(ledger, "a")
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        _tell(history, ledger)
+    assert (history.base, history.pending) == (0, 1)
+    other.execute("ROLLBACK")
+    other.close()
+    history.flush(ledger.state.seq)
+    assert (_ids(_page(history)), history.base, history.pending) == (["a"], ledger.state.seq, 0)
 
 
 # ---- what the file lacks ------------------------------------------------------------------------
@@ -300,6 +334,8 @@ def test_a_fold_from_the_start_or_from_within_leaves_no_gap(history: History) ->
     assert history.base == 40
     assert history.start(40) == 0
     assert history.start(25) == 0, "an older snapshot: what comes again is written again"
+    history.flush(30)
+    assert history.base == 40, "and what was complete stays so meanwhile"
     history.flush(50)
     assert history.base == 50
 

@@ -1,88 +1,21 @@
-"""Questions about jobs, nodes and the cluster, answered from a state, a history and heartbeats."""
+"""Questions about jobs, answered from a state and a history."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
-from eventsched.errors import Ambiguous, NotFound
+from eventsched.errors import Ambiguous, EventschedError, NotFound
 from eventsched.events import AbortRequested, HoldRequested
-from eventsched.heartbeat import Heartbeat, RunUsage
-from eventsched.projections.history import History
-from eventsched.projections.leader.answers import Answers
-from eventsched.projections.leader.core import SchedulerCore
-from eventsched.projections.leader.records import Records
-from eventsched.projections.leader.shell import Scheduler
-from eventsched.projections.queries import Queries
-from eventsched.projections.replica import Replica
-from eventsched.query import GetRequest, ListRequest, NodesRequest, StatsRequest
+from eventsched.projections.queries import FITTING_MAX
+from eventsched.query import GetRequest
 from eventsched.resources import Resources
 from eventsched.spec import JobSpec
-from eventsched.views import JobList, JobView
 
-from ..support import FAKE, ready
-
-KEEP = 3
-
-
-class Desk:
-    """A ledger, its history, and questions to both."""
-
-    def __init__(self, directory: Path) -> None:
-        self.ledger = ready(finished_keep=KEEP)
-        self.history = History(directory / "history.sqlite", "test.1")
-        self.queries = Queries(self.ledger.state, self.history)
-
-    def submit(self, *job_ids: str, tenant: str = "t", spec: JobSpec = FAKE) -> None:
-        """Jobs that a round has placed, if there was room."""
-        for job_id in job_ids:
-            self.ledger.submit(job_id, spec, tenant)
-        self.ledger.settle()
-        self.tell()
-
-    def finish(self, count: int = 1_000, exit_code: int = 0) -> None:
-        """End so many runs, the oldest first; what waits follows."""
-        while count and self.ledger.state.runs:
-            self.ledger.ended(next(iter(self.ledger.state.runs)), "exited", exit_code)
-            self.ledger.settle()
-            count -= 1
-        self.tell()
-
-    def ran(self, *job_ids: str, tenant: str = "t", exit_code: int = 0) -> None:
-        for job_id in job_ids:
-            self.submit(job_id, tenant=tenant)
-            self.finish(exit_code=exit_code)
-
-    def tell(self) -> None:
-        self.history.take(self.ledger.state.changes.ended)
-        self.ledger.state.changes.ended.clear()
-        self.history.flush(self.ledger.state.seq)
-
-    def get(self, job_id: str, tenant: str = "") -> JobView:
-        return self.queries.get(GetRequest(job_id, tenant), self.ledger.state.clock_ms)
-
-    def page(self, **fields: Any) -> JobList:
-        return self.queries.list(ListRequest(**fields), self.ledger.state.clock_ms)
-
-    def ids(self, **fields: Any) -> list[str]:
-        return [view.job_id for view in self.page(**fields).jobs]
-
-    def pages(self, between: Callable[[], None] = lambda: None, **fields: Any) -> list[str]:
-        found: list[str] = []
-        cursor = ""
-        for _ in range(100):
-            answer = self.page(cursor=cursor, **fields)
-            found += [view.job_id for view in answer.jobs]
-            cursor = answer.cursor
-            if not cursor:
-                return found
-            between()
-        raise AssertionError("the pages do not come to an end")
+from ..desk import KEEP, Desk
 
 
 @pytest.fixture
@@ -108,6 +41,25 @@ def test_a_job_is_got_by_its_id_from_its_first_to_its_last_state(desk: Desk) -> 
     desk.ran("a", "b", "c")
     assert "t/j" not in desk.ledger.state.jobs
     assert desk.get("j") == last, "the history says what the state said"
+
+
+def test_the_askers_own_job_is_preferred_and_the_whole_id_before_a_beginning(desk: Desk) -> None:
+    for tenant in ("a", "b"):
+        desk.submit("same", "same-start-1", tenant=tenant)
+    desk.submit("same-start-2", tenant="b")
+    desk.submit("foreign", tenant="b")
+    desk.submit("foreigner", tenant="a")
+
+    def owner(job_id: str, prefer: str) -> str:
+        return desk.queries.get(GetRequest(job_id, prefer=prefer), desk.ledger.state.clock_ms).tenant
+
+    assert [owner("same", tenant) for tenant in ("a", "b")] == ["a", "b"]
+    assert owner("same-st", "a") == "a", "the one that begins so of its own, though others do, too"
+    assert owner("foreign", "a") == "b", "a whole id is meant before a beginning"
+    assert owner("foreigner", "b") == "a"
+    for job_id, prefer in (("same-st", "b"), ("same", "nobody"), ("same", "")):
+        with pytest.raises(Ambiguous):
+            owner(job_id, prefer)
 
 
 def test_the_beginning_of_an_id_is_enough_while_it_fits_one_job(desk: Desk) -> None:
@@ -315,85 +267,48 @@ def test_members_of_what_is_no_array_are_not_found(array: Desk) -> None:
     assert array.ids(array="t/single") == []
 
 
-# ---- nodes and the cluster, as a scheduler answers ----------------------------------------------
+# ---- questions that are none, and many answers to one --------------------------------------------
 
 
-@pytest.fixture
-def scheduler(desk: Desk) -> Scheduler:
-    """As much of a scheduler as its answers need."""
-    records = Records(cast(Any, None))
-    records.history = desk.history
-
-    async def folded(min_seq: int) -> None:
-        assert desk.ledger.state.seq >= min_seq
-
-    core = SchedulerCore("s9", desk.ledger.state)
-    stand_in = SimpleNamespace(core=core, records=records, replica=Replica(core.state), beats={}, folded=folded)
-    return cast(Scheduler, stand_in)
+@pytest.mark.parametrize("cursor", ["²", "٣", "-1", "1.5", "x", " 1", "9" * 19, "9" * 5_000])
+def test_a_cursor_that_is_none_of_ours_is_refused_by_name(array: Desk, cursor: str) -> None:
+    """`"²".isdigit()` is true, and a number may be too large for the history."""
+    for fields in ({}, {"array": "t/a"}):
+        with pytest.raises(EventschedError, match="cursor") as raised:
+            array.page(cursor=cursor, **fields)
+        assert len(raised.value.message) < 100
+        assert "first page" in raised.value.hint
 
 
-async def test_nodes_are_listed_in_order_and_an_unknown_one_names_the_known(desk: Desk, scheduler: Scheduler) -> None:
-    for node in ("n3", "n2"):
-        desk.ledger.join(node, cpus=8, gpus=("A100",))
-    desk.ledger.settle()
-    desk.submit("j", spec=JobSpec(driver="fake", resources=Resources(cpu_millis=3_000, gpus=1)))
-    answers = Answers(scheduler)
-    views = await answers.nodes(NodesRequest())
-    assert [view.node for view in views] == ["n1", "n2", "n3"]
-    chosen = desk.get("j").node
-    (view,) = await answers.nodes(NodesRequest(chosen))
-    assert view.capacity == {"cpu_millis": 8_000, "memory_bytes": 8 << 30, "gpus": {"A100": 1}}
-    assert view.free == {"cpu_millis": 5_000, "memory_bytes": 8 << 30, "gpus": {"A100": 0}}
-    assert [(run["job_id"], run["cpu_millis"]) for run in view.runs] == [("j", 3_000)]
-    with pytest.raises(NotFound, match="no node 'n4'") as raised:
-        await answers.nodes(NodesRequest("n4"))
-    assert "n1, n2, n3" in raised.value.hint
+def test_an_ambiguous_id_lists_five_and_says_how_many_more(desk: Desk) -> None:
+    desk.ran("train-0", "train-1", "train-2", "train-3")
+    desk.submit("train-4")
+    with pytest.raises(Ambiguous) as raised:
+        desk.get("train")
+    assert raised.value.message == "'train' fits several jobs: " + ", ".join(f"t/train-{n}" for n in range(5))
+    desk.submit("train-5", "train-6", "train-7")
+    with pytest.raises(Ambiguous, match=r"t/train-4 and 3 more$"):
+        desk.get("train")
+    for number in range(8, FITTING_MAX + 5):
+        desk.ledger.submit(f"train-{number}")
+    with pytest.raises(Ambiguous, match=f"and at least {FITTING_MAX - 5} more$"):
+        desk.get("train")
 
 
-async def test_a_node_shows_the_heartbeat_of_its_present_session_only(desk: Desk, scheduler: Scheduler) -> None:
-    session = desk.ledger.state.nodes["n1"].session
-    beat = Heartbeat(session, cpu_percent=12.5, memory_used_bytes=99, runs={"7": RunUsage(50.0, 1)})
-    scheduler.beats["n1"] = (time.monotonic_ns() // 1_000_000, beat)
-    answers = Answers(scheduler)
-    (view,) = await answers.nodes(NodesRequest("n1"))
-    assert (view.cpu_percent, view.memory_used_bytes) == (12.5, 99)
-    assert view.usage == {"7": {"cpu_percent": 50.0, "memory_bytes": 1}}
-    assert view.heartbeat_age_ms is not None
-    desk.ledger.join()
-    desk.ledger.settle()
-    (view,) = await answers.nodes(NodesRequest("n1"))
-    assert (view.cpu_percent, view.heartbeat_age_ms, view.usage) == (None, None, {})
+def test_the_beginning_of_an_array_s_id_is_enough_for_a_member(array: Desk) -> None:
+    array.submit("axe", "bee", tenant="u")
+    assert array.get("a.3").job_id == "a.3"
+    array.submit("bees", spec=JobSpec(driver="fake", array=2))
+    assert array.get("be.1").job_id == "bees.1", "of those that fit, only this one has such a member"
 
 
-async def test_stats_count_jobs_and_members_once(array: Desk, scheduler: Scheduler) -> None:
-    array.submit("held", spec=JobSpec(driver="fake", hold=True))
-    stats = await Answers(scheduler).stats(StatsRequest())
-    assert stats.jobs == {"assigned": 4, "pending": 4}, "the array itself is no job"
-    assert stats.ended == {"succeeded": 1}
-    assert (stats.runs, stats.nodes, stats.leader, stats.answered_by) == (4, {"ready": 1}, "s1", "s9")
-    assert (stats.capacity["cpu_millis"], stats.free["cpu_millis"]) == (4_000, 0)
-    assert (stats.history, stats.digest_mismatches) == ("complete", 0)
-    array.finish()
-    array.ledger.ask("held", "abort_requested", AbortRequested())
-    stats = await Answers(scheduler).stats(StatsRequest())
-    assert (stats.jobs, stats.runs, stats.free["cpu_millis"]) == ({"pending": 1}, 0, 4_000), "a.6 is held"
-
-
-async def test_stats_say_what_is_wrong_with_this_scheduler(desk: Desk, scheduler: Scheduler) -> None:
-    scheduler.replica.mismatches.append((5, "ours", "theirs"))
-    assert desk.history.start(1_000) == 1_000
-    stats = await Answers(scheduler).stats(StatsRequest())
-    assert (stats.digest_mismatches, stats.history) == (1, "being rebuilt up to sequence 1000")
-
-
-async def test_an_answer_finds_what_ended_a_moment_ago(desk: Desk, scheduler: Scheduler) -> None:
-    """Noted for the history and not written yet: it is written before the question is answered."""
-    desk.ran("old")
-    for job_id in ("a", "b", "c"):
-        desk.ledger.submit(job_id)
-        desk.ledger.settle()
-        desk.ledger.ended(desk.ledger.job(job_id).run)
-    scheduler.records.take(desk.ledger.state.changes.ended)
-    assert desk.ids() == ["old"]
-    answer = await Answers(scheduler).list(ListRequest())
-    assert [view.job_id for view in answer.jobs] == ["c", "b", "a", "old"]
+def test_tenants_that_come_later_are_found_without_naming_them(desk: Desk) -> None:
+    for number in range(12):  # ended jobs leave the state in between
+        desk.ran(f"j{number}", tenant=f"tenant{number}")
+        assert desk.get(f"j{number}").tenant == f"tenant{number}"
+        desk.submit(f"live{number}", tenant=f"other{number}")
+        assert desk.get(f"live{number}").tenant == f"other{number}"
+        desk.finish()
+    for number in range(12):
+        assert desk.get(f"j{number}").tenant == f"tenant{number}"
+        assert desk.get(f"live{number}").tenant == f"other{number}"

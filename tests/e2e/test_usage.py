@@ -1,0 +1,157 @@
+"""What cannot be used is refused with code 2, the name of the option, and a way out; never with a traceback."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from .terminal import Terminal
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (("submit", "--gpus", "-1", "busybox"), "--gpus"),
+        (("submit", "--gpus", "1.5", "busybox"), "--gpus"),
+        (("submit", "--gpus", "²", "busybox"), "--gpus"),
+        (("submit", "--cpus", "1e999999999", "busybox"), "--cpus"),
+        (("submit", "--retries", "1.5", "busybox"), "--retries"),
+        (("submit", "--retries", "-1", "busybox"), "--retries"),
+        (("submit", "--priority", "0x10", "busybox"), "--priority"),
+        (("submit", "--max-runtime", "99999999999999999d", "busybox"), "--max-runtime"),
+        (("submit", "--array", "3", "--logs", "busybox"), "--logs"),
+        (("submit", "--wait", "--priority", "5000", "busybox"), "priority"),
+        (("jobs", "--limit", "-1"), "--limit"),
+        (("jobs", "--since", "99999999999999999d"), "--since"),
+        (("jobs", "--since", "yesterday"), "--since"),
+        (("events", "--from", "0"), "--from"),
+        (("replay", "digest", "--at", "-1"), "--at"),
+        (("wait", "any", "--timeout", "x"), "--timeout"),
+        (("complete", "any", "--exit-code", "300"), "--exit-code"),
+        (("complete", "any", "--exit-code", "-1"), "--exit-code"),
+        (("drain", "any", "--deadline", "soon"), "--deadline"),
+        (("drain", "any", "--deadline", "1m", "--now"), "--deadline"),
+        (("tenant", "set", "x", "--runs", "-1"), "--runs"),
+        (("tenant", "set", "x", "--weight", "0"), "--weight"),
+        (("jobs", "--nats", "foo:bar"), "--nats"),
+        (("jobs", "--nats", "nats://127.0.0.1:99999"), "--nats"),
+        (("scheduler", "--finished-keep", "-1"), "--finished-keep"),
+        (("dev", "--http-port", "-5"), "--http-port"),
+        (("dev", "--nats-port", "80000"), "--nats-port"),
+        (("dev", "--agents", "65"), "--agents"),
+        (("dev", "--memory", "5Q", "--data", "elsewhere"), "--memory"),
+        (("dev", "--data", "a-file"), "--data"),
+        (("dev", "--data", "a-file/below"), "--data"),
+    ],
+)
+def test_a_value_that_cannot_be_used(terminal: Terminal, arguments: tuple[str, ...], names: str) -> None:
+    (terminal.directory / "a-file").touch()
+    said = terminal.run(*arguments, code=2).err
+    assert names in said
+    assert "hint:" in said
+
+
+def test_a_limit_of_everything_and_a_long_look_back_are_fine(terminal: Terminal) -> None:
+    job_id = terminal.submit("--driver", "fake")
+    terminal.run("wait", job_id)
+    assert job_id in {view["job_id"] for view in terminal.json("jobs", "--limit", "0", "--since", "3650d")}
+    assert terminal.run("events", "--from", "-1").out.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ('{"driver":"fake","job_id":null}', "job_id"),
+        ('{"driver":"fake","job_id":7}', "job_id"),
+        ('{"driver":"fake","tenant":null}', "tenant"),
+        ('[{"driver":"fake"},{"driver":"fake","priority":5000}]', "job 2: priority"),
+        ('[{"driver":"fake"},{"driver":"fake","job_id":"no id!"}]', "job 2: job id"),
+        ('{"driver":"fake","labels":' + '{"a":' * 100_000, "nested"),
+        ("[" * 100_000, "nested"),
+        ("5", "not an object"),
+        ("[]", "no job"),
+        ("{", "jobs.json"),
+        ("\udcff", "jobs.json"),
+    ],
+)
+def test_a_file_with_a_fault_submits_nothing(terminal: Terminal, text: str, names: str) -> None:
+    (terminal.directory / "jobs.json").write_bytes(text.encode(errors="surrogateescape"))
+    before = terminal.json("stats")["seq"]
+    said = terminal.run("submit", "-f", "jobs.json", code=2).err
+    assert names in said
+    assert "jobs.json" in said
+    submitted = terminal.run("events", "--from", str(before + 1), "-o", "json").out.splitlines()
+    assert not [line for line in submitted if json.loads(line)["kind"] == "submitted"]
+
+
+def test_faults_in_other_kinds_of_files(terminal: Terminal) -> None:
+    (terminal.directory / "bad.toml").write_text("x = [")
+    assert "bad.toml" in terminal.run("submit", "-f", "bad.toml", code=2).err
+    (terminal.directory / "bad.ndjson").write_text('{"driver":"fake"}\n\n{"driver":\n')
+    assert "bad.ndjson: line 3" in terminal.run("submit", "-f", "bad.ndjson", code=2).err
+    assert "directory" in terminal.run("submit", "-f", ".", code=2).err
+
+
+def test_a_file_says_what_its_jobs_ask_for(terminal: Terminal) -> None:
+    (terminal.directory / "jobs.json").write_text('{"driver":"fake","job_id":"from-a-file"}')
+    given = ("--id", "x", "--priority", "0", "--gpus", "1", "--hold", "--env", "A=1", "--after-ok", "b")
+    refused = terminal.run("submit", "-f", "jobs.json", *given, code=2).err
+    for option in given:
+        if option.startswith("--"):
+            assert option in refused
+    assert "IMAGE" in terminal.run("submit", "-f", "jobs.json", "busybox", code=2).err
+    done = terminal.run("submit", "-f", "jobs.json", "--wait", "--tenant", "filed", "-o", "json")
+    assert (done.json["tenant"], done.json["state"]) == ("filed", "succeeded"), "these go with a file"
+
+
+@pytest.mark.parametrize("name", ["CREDS", "CA", "CERT", "KEY"])
+def test_a_missing_file_of_credentials_is_named(terminal: Terminal, name: str) -> None:
+    said = terminal.run("jobs", code=2, environment={f"EVENTSCHED_NATS_{name}": "/no/such/file"}).err
+    assert f"EVENTSCHED_NATS_{name}" in said
+    assert "nkeys" in said or "/no/such/file" in said
+
+
+def test_files_that_hold_something_else_are_named(terminal: Terminal, tmp_path: Path) -> None:
+    other = tmp_path / "other.txt"
+    other.write_text("nothing of the kind\n")
+    for name in ("CREDS", "CA", "CERT", "NKEY_SEED"):
+        said = terminal.run("jobs", code=2, environment={f"EVENTSCHED_NATS_{name}": str(other)}).err
+        assert f"EVENTSCHED_NATS_{name}" in said
+
+
+def test_nothing_a_name_holds_reaches_the_terminal(terminal: Terminal) -> None:
+    evil = "\x1b[2J\x9b31mred[bold]\nforged \u202eline"
+    job_id = terminal.submit(
+        *("--id", "speaks", "--driver", "process", "--name", evil, "--label", f"a={evil}", "--hold"),
+        *("--", "printf", "raw \\033[1m"),
+    )
+    terminal.run("release", job_id)
+    terminal.run("wait", job_id)
+    second = terminal.submit("--tenant", "evil", "--driver", "fake", "--hold")
+    terminal.run("abort", f"evil/{second}", "--reason", evil)
+    shown = [
+        terminal.run("job", job_id).out,
+        terminal.run("jobs", "--all").out,
+        terminal.run("jobs", "--all", "-o", "json").out,
+        terminal.run("events").out,
+        terminal.run("wait", second, code=None).out,
+        terminal.run("job", evil, code=3).err,
+    ]
+    for text in shown:
+        assert all(character.isprintable() or character == "\n" for character in text)
+        assert not any(line.startswith("forged") for line in text.splitlines())
+    assert r"\x1b[2J\x9b31mred[bold]\nforged \u202eline" in shown[0], "it is shown, and markup is no markup"
+    assert terminal.json("job", job_id)["name"] == evil, "and JSON says what it is"
+    assert terminal.run("logs", job_id).out == "raw \x1b[1m", "output stays as it is"
+
+
+def test_refusals_are_sentences(terminal: Terminal) -> None:
+    said = terminal.run("submit", "--priority", "5000", "busybox", code=2).err
+    assert "out_of_range" not in said
+    assert "a number is outside its range" in said
+    waiting = terminal.submit("--driver", "fake", "--gpus", "B200:1")
+    assert "has a GPU B200" in terminal.run("job", waiting).out
+    terminal.run("abort", waiting)
+    assert "aborted: abort was requested" in terminal.run("job", waiting).out
