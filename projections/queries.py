@@ -25,7 +25,7 @@ from eventsched.query import PAGE_MAX, GetRequest, ListRequest
 from eventsched.views import JobList, JobView
 
 NEAR_MAX = 5
-NEAR_AMONG = 1_000
+NEAR_AMONG = 500
 FITTING_MAX = 50
 JobViews = list[JobView]
 Members = Iterator[tuple[int, JobView]]
