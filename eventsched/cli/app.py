@@ -46,6 +46,7 @@ VERBS: dict[Group, dict[str, str]] = {
         "dev": "eventsched.dev.command:dev",
         "scheduler": "eventsched.projections.cli:scheduler",
         "agent": "eventsched.agents.cli:agent",
+        "api": "eventsched.projections.http.command:api",
     },
 }
 BENCHES = {

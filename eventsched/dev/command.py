@@ -20,7 +20,7 @@ from eventsched.client import Client
 from eventsched.dev.cluster import DevCluster, DevOptions
 from eventsched.dev.demo import run_demo
 from eventsched.dev.engine import docker_answers
-from eventsched.dev.health import DEFAULT_PORT, bind, serve
+from eventsched.dev.health import DEFAULT_PORT, bind
 from eventsched.errors import EventschedError
 from eventsched.ids import id_from_host_name
 from eventsched.resources import Resources
@@ -83,15 +83,13 @@ async def dev(
     loop = asyncio.get_running_loop()
     for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(one, stop.set)
-    health = loop.create_task(serve(listener))
     try:
         code = await _until(stop, _work(cluster, began, listener, chosen, demo or exit_when_idle, exit_when_idle))
     finally:
         with contextlib.suppress(BrokenPipeError):  # `dev | head`
             print("stopping …", flush=True)
         await cluster.stop()
-        health.cancel()
-        await asyncio.gather(health, return_exceptions=True)
+        listener.close()
     print("stopped" if ephemeral else f"stopped; the log stays in {_short(cluster.data)}")
     return 0 if code is None else code
 
@@ -124,7 +122,7 @@ async def _until(stop: asyncio.Event, work: Coroutine[Any, Any, int]) -> int | N
 async def _work(
     cluster: DevCluster, began: float, listener: socket.socket, driver: str, demo: bool, exit_when_idle: bool
 ) -> int:
-    await cluster.start(id_from_host_name(socket.gethostname()))
+    await cluster.start(id_from_host_name(socket.gethostname()), listener)
     http = f"http://127.0.0.1:{listener.getsockname()[1]}"
     cluster.write_state(http)
     watching = asyncio.ensure_future(cluster.watch())
@@ -172,7 +170,7 @@ def _greet(cluster: DevCluster, nodes: list[NodeView], http: str, driver: str, s
     print(f"  log        {cluster.nats.url}, stored in {_short(cluster.data)}")
     print("  scheduler  dev, leading")
     print(f"  agents     {offers}; driver {driver}")
-    print(f"  http       {http}/healthz")
+    print(f"  http       {http}/schema; no token is needed from here, else: {cluster.token}")
     print(f"  logs       {_short(cluster.data)}/*.log")
     print("try, in another terminal:")
     if find_dev() is None:  # it lies elsewhere than commands look

@@ -38,6 +38,7 @@ from eventsched.events.jobs import (
     AbortRequested,
     CompleteRequested,
     HoldRequested,
+    Keyed,
     ReleaseRequested,
     RequeueRequested,
 )
@@ -56,6 +57,7 @@ __all__ = [
     "FinishOrdered",
     "FoldRaised",
     "HoldRequested",
+    "Keyed",
     "LeaderClaimed",
     "NodeCordoned",
     "NodeDrained",

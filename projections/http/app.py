@@ -25,16 +25,20 @@ def make_app(desk: Desk, gate: Gate) -> Litestar:
         state=State({"desk": desk, "gate": gate}),
         exception_handlers={Exception: errors.answer},
         request_max_body_size=desk.limits.body_bytes,
-        openapi_config=OpenAPIConfig(
-            title="eventsched",
-            version=__version__,
-            description=DESCRIPTION,
-            path="/schema",
-            render_plugins=[SwaggerRenderPlugin()],
-            components=Components(security_schemes={"token": SecurityScheme(type="http", scheme="bearer")}),
-        ),
+        openapi_config=_documentation(),
         logging_config=None,
         on_app_init=[_plain],
+    )
+
+
+def _documentation() -> OpenAPIConfig:
+    return OpenAPIConfig(
+        title="eventsched",
+        version=__version__,
+        description=DESCRIPTION,
+        path="/schema",
+        render_plugins=[SwaggerRenderPlugin()],
+        components=Components(security_schemes={"token": SecurityScheme(type="http", scheme="bearer")}),
     )
 
 

@@ -27,7 +27,7 @@ from eventsched.projections.http.errors import ApiError
 Role = Literal["viewer", "submitter", "operator"]
 _RANK = {"viewer": 0, "submitter": 1, "operator": 2}
 TOKEN_LENGTH_MIN = 16
-_LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "testserver.local")
+_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
 class Caller(Struct, frozen=True):
@@ -102,13 +102,13 @@ class Gate:
 
     def caller(self, connection: ASGIConnection[Any, Any, Any, Any]) -> Caller:
         """Who asks. Raises ApiError 401 or 403."""
-        scheme, _, given = connection.headers.get("authorization", "").partition(" ")
-        if given:
-            if scheme.lower() == "bearer":
-                known = self._known(given.strip())
-                if known is not None:
-                    return known
-            raise _unauthorized("this token is not known")
+        shown = connection.headers.get("authorization")
+        if shown is not None:
+            scheme, _, given = shown.partition(" ")
+            known = self._known(given.strip()) if scheme.lower() == "bearer" else None
+            if known is None:
+                raise _unauthorized("this token is not known")
+            return known
         if not self._open:
             raise _unauthorized("a bearer token is needed")
         if not _is_local(connection.headers.get("host", "")):

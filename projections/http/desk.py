@@ -13,40 +13,72 @@ from typing import Any
 from litestar import Request
 from msgspec import Struct
 
-from eventsched.client import Client, Submitted
-from eventsched.errors import EventschedError, NotFound
+from eventsched import query
+from eventsched.asking import Asker
+from eventsched.client import Client
+from eventsched.errors import NotFound
 from eventsched.forms import Submission
-from eventsched.ids import job_key
+from eventsched.ids import job_key, split_member
 from eventsched.projections.following import Follower
 from eventsched.projections.http.auth import Caller, Gate
 from eventsched.projections.http.errors import ApiError
-from eventsched.projections.queries import Queries
+from eventsched.projections.http.intake import Fate, Intake, Owned
+from eventsched.projections.http.output import Tails
+from eventsched.query import GetRequest
 from eventsched.settings import DEFAULT_TENANT
-from eventsched.spec import JobSpec
+from eventsched.subjects import admin, job
 from eventsched.views import JobView
+from eventsched.wire import Event
 
-Fate = Submitted | EventschedError | ApiError
 MIN_SEQ_MAX = 2**53
 
 
 class Limits(Struct, frozen=True, kw_only=True):
-    """pending: submissions are refused (429) while so many jobs are live. body_bytes: of one request.
-    upload_bytes: of one ingest. streams: clients that may follow at a time."""
+    """pending: submissions are refused (429) while so many jobs are live. waiting: or while so many are not
+    acknowledged yet. body_bytes: of one request. upload_bytes: of one ingest. streams: clients that may
+    follow at a time."""
 
     pending: int = 1_000_000
-    body_bytes: int = 1024 * 1024
+    waiting: int = 20_000
+    body_bytes: int = 4 * 1024 * 1024
     upload_bytes: int = 1024 * 1024 * 1024
     streams: int = 1_000
 
 
 class Desk:
-    """The service's hands: reads, writes, limits."""
+    """The service's hands: reads, writes, limits. Not ready before `open`."""
 
-    def __init__(self, client: Client, follower: Follower, limits: Limits | None = None) -> None:
-        self.client = client
-        self.follower = follower
+    def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
         self.streams = 0
+        self.closing = False
+        self._open: tuple[Client, Follower, Intake] | None = None
+
+    def open(self, client: Client, follower: Follower) -> None:
+        """The log has been reached."""
+        self._open = client, follower, Intake(client, follower)
+        self._asker = Asker(client.link)
+        self.tails = Tails(client)
+
+    def _opened(self) -> tuple[Client, Follower, Intake]:
+        if self._open is None:
+            raise ApiError(503, "SERVICE_NOT_READY", "the log has not been reached yet", Retry_After="1")
+        return self._open
+
+    @property
+    def client(self) -> Client:
+        """Asks and follows. ApiError 503 before `open`, as for the others."""
+        return self._opened()[0]
+
+    @property
+    def follower(self) -> Follower:
+        """The replica reads are answered from."""
+        return self._opened()[1]
+
+    @property
+    def intake(self) -> Intake:
+        """Writes."""
+        return self._opened()[2]
 
     def check_ready(self) -> None:
         """ApiError 503 until the log has been folded to its tail."""
@@ -58,6 +90,12 @@ class Desk:
         self.check_ready()
         if min_seq > self.follower.state.seq:
             await self.follower.folded(min_seq)
+
+    async def close(self) -> None:
+        """Stop writing, let streams end."""
+        self.closing = True
+        if self._open is not None:
+            await self._open[2].close()
 
     # ---- writing ------------------------------------------------------------------------------
 
@@ -72,44 +110,76 @@ class Desk:
     def check_pressure(self) -> None:
         """ApiError 429 while too many jobs wait."""
         state = self.follower.state
-        live = len(state.jobs) - len(state.finished)
-        if live >= self.limits.pending:
-            raise ApiError(
-                429, "TOO_MANY_PENDING", f"{live} jobs are live, the limit is {self.limits.pending}", Retry_After="5"
-            )
+        for count, limit, what in (
+            (len(state.jobs) - len(state.finished), self.limits.pending, "jobs are live"),
+            (self.intake.waiting, self.limits.waiting, "submissions wait for the log"),
+        ):
+            if count >= limit:
+                raise ApiError(429, "TOO_MANY_PENDING", f"{count} {what}, the limit is {limit}", Retry_After="1")
 
     async def submit(self, caller: Caller, jobs: Sequence[Submission]) -> list[Fate]:
         """Submit jobs; each has its own fate, in order. Durable when it returns."""
         self.check_ready()
         self.check_pressure()
         fates: dict[int, Fate] = {}
-        groups: dict[str, dict[int, tuple[str, JobSpec]]] = {}
-        for index, job in enumerate(jobs):
+        owned: dict[int, Owned] = {}
+        for index, one in enumerate(jobs):
             try:
-                tenant = self.tenant_for(caller, job.tenant)
+                owned[index] = Owned(self.tenant_for(caller, one.tenant), one)
             except ApiError as error:
                 fates[index] = error
-            else:
-                groups.setdefault(tenant, {})[index] = (job.job_id, job.spec)
-        for tenant, group in groups.items():
-            fates |= zip(group, await self.client.submit_many(group.values(), tenant=tenant), strict=True)
+        fates |= zip(owned, await self.intake.submit(list(owned.values())), strict=True)
         return [fates[index] for index in range(len(jobs))]
+
+    async def submit_keyed(self, caller: Caller, one: Submission, key: str) -> Fate:
+        """Submit a job under an idempotency key."""
+        self.check_ready()
+        self.check_pressure()
+        return await self.intake.submit_keyed(Owned(self.tenant_for(caller, one.tenant), one), key)
+
+    async def request(self, view: JobView, verb: str, kind: type[Event], **fields: Any) -> int:
+        """Ask for something about a job; folded when it returns. Its sequence."""
+        owner_id, member = split_member(view.job_id) or (view.job_id, -1)
+        seq = await self.intake.write(job(view.tenant, owner_id, verb), kind(member=member, **fields))
+        await self.follower.folded(seq)
+        return seq
+
+    async def administer(self, kind: str, event: Event) -> int:
+        """An operator's event; folded when it returns. Its sequence."""
+        self.check_ready()
+        seq = await self.intake.write(admin(kind), event)
+        await self.follower.folded(seq)
+        return seq
 
     # ---- reading ------------------------------------------------------------------------------
 
     async def job(self, caller: Caller, job_id: str, tenant: str = "", min_seq: int = 0) -> JobView:
         """One job the caller may see, by its full id. Raises NotFound, Ambiguous (several tenants have it)."""
         await self.folded(min_seq)
-        state = self.follower.state
         owner = tenant if caller.role == "operator" else caller.tenant
-        if owner:
-            job = state.jobs.get(job_key(owner, job_id))
-            if job is not None:
-                return Queries(state, None).view(job, self.follower.now_ms())
-        view = await self.client.get(job_id, tenant=owner)
+        view = self._live(owner, job_id)
+        if view is None and self.follower.state.seq < self.intake.written:  # perhaps it has only just been written
+            await self.folded(self.intake.written)
+            view = self._live(owner, job_id)
+        if view is None:
+            view = await self.ask(query.GET, GetRequest(job_id, owner, self.intake.written), JobView)
         if view.job_id != job_id or not caller.sees(view.tenant):
-            raise NotFound(f"no job {job_id!r}")
+            raise NotFound(f"no job {job_id[:80]!r}")
         return view
+
+    def _live(self, owner: str, job_id: str) -> JobView | None:
+        """A job of the state; without an owner, the only one of that id there."""
+        follower = self.follower
+        if owner:
+            found = follower.state.jobs.get(job_key(owner, job_id))
+            return None if found is None else follower.queries.view(found, follower.now_ms())
+        views = follower.queries.of_all_tenants(job_id, follower.now_ms())
+        return views[0] if len(views) == 1 else None
+
+    async def ask(self, subject: str, request: Any, kind: type[Any]) -> Any:
+        """Ask any scheduler."""
+        self.check_ready()
+        return await self._asker.ask(subject, request, kind)
 
 
 Asked = Request[Any, Any, Any]
@@ -123,4 +193,7 @@ def come_in(request: Asked) -> tuple[Desk, Caller]:
     """
     state = request.app.state
     gate: Gate = state.gate
-    return state.desk, gate.caller(request)
+    caller = gate.caller(request)
+    if b"at" in request.scope["query_string"] and ("at" in request.query_params or "at_seq" in request.query_params):
+        raise ApiError(501, "NOT_IMPLEMENTED", "reads of a past moment are not there yet: leave at and at_seq out")
+    return state.desk, caller

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import re
 from http import HTTPStatus
 from typing import Any
 
@@ -28,6 +29,7 @@ from eventsched.errors import (
     WaitTimeout,
 )
 from eventsched.forms import BadForm
+from eventsched.log.port import Busy, Denied, OutcomeUnknown, Refused, Unavailable
 
 _log = structlog.get_logger("eventsched.http")
 
@@ -68,6 +70,7 @@ class ApiError(Exception):
         self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
 
 
+_OF_THE_COMMAND_LINE = re.compile(r"--\w|`eventsched")
 _OTHER = (400, "INVALID_STATE")
 _KINDS: tuple[tuple[type[EventschedError], int, str], ...] = (
     (InvalidSpec, 422, "VALIDATION_ERROR"),
@@ -79,6 +82,11 @@ _KINDS: tuple[tuple[type[EventschedError], int, str], ...] = (
     (WaitTimeout, 504, "NOT_FOLDED_YET"),
     (NoScheduler, 503, "SERVICE_NOT_READY"),
     (NoServer, 503, "SERVICE_NOT_READY"),
+    (OutcomeUnknown, 504, "OUTCOME_UNKNOWN"),
+    (Denied, 403, "FORBIDDEN"),
+    (Unavailable, 503, "SERVICE_NOT_READY"),
+    (Busy, 503, "SERVICE_NOT_READY"),
+    (Refused, 503, "STORE_FULL"),
 )
 
 
@@ -90,7 +98,9 @@ def of_eventsched(error: EventschedError) -> ApiError:
     if isinstance(error, BadForm):
         details = [Detail(one.field, one.code, one.detail) for one in error.problems]
     status, code = next(((status, code) for kind, status, code in _KINDS if isinstance(error, kind)), _OTHER)
-    hint = "" if details or not error.hint else f" ({error.hint})"
+    hint = f" ({error.hint})" if error.hint and not details and not _OF_THE_COMMAND_LINE.search(error.hint) else ""
+    if isinstance(error, Ambiguous):
+        hint = " (say whose: ?tenant=)"
     headers = {"Retry_After": "1"} if status == 503 else {}
     return ApiError(status, code, error.message + hint, details, **headers)
 

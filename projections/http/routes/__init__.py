@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from litestar.handlers import HTTPRouteHandler
 
-from eventsched.projections.http.routes import health, jobs
+from eventsched.projections.http.routes import cluster, health, jobs, listing, steering
 
-ROUTES: list[HTTPRouteHandler] = [*health.ROUTES, *jobs.ROUTES]
+ROUTES: list[HTTPRouteHandler] = [
+    *health.ROUTES,
+    *jobs.ROUTES,
+    *listing.ROUTES,
+    *steering.ROUTES,
+    *cluster.ROUTES,
+]

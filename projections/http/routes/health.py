@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from litestar import get
-
 from eventsched import __version__
+from eventsched.projections.http.bodies import Answer, answer, encode, reads
 from eventsched.projections.http.desk import Asked, Desk
 
+TAGS = ["health"]
 
-@get("/healthz", summary="The process lives", tags=["health"])
-async def healthz() -> dict[str, str]:
+
+@reads("/healthz", summary="The process lives", tags=TAGS)
+async def healthz() -> Answer:
     """Answers as soon as the process listens."""
-    return {"status": "ok", "version": __version__}
+    return answer(encode({"status": "ok", "version": __version__}))
 
 
-@get("/readyz", summary="The log is folded to its tail", tags=["health"])
-async def readyz(request: Asked) -> dict[str, Any]:
-    """503 until then."""
-    desk: Desk = request.app.state.desk
-    desk.check_ready()
-    return {"status": "ready", "seq": desk.follower.state.seq}
+@reads("/readyz", summary="The log is folded to its tail", tags=TAGS)
+async def readyz(request: Asked) -> Answer:
+    """503 until then, and while the log cannot be reached."""
+    return _ready(request, "ready")
 
 
-@get("/health", summary="As /readyz, in an earlier system's words", tags=["health"])
-async def health(request: Asked) -> dict[str, Any]:
+@reads("/health", summary="As /readyz, in an earlier system's words", tags=TAGS)
+async def health(request: Asked) -> Answer:
     """503 until the log is folded to its tail."""
+    return _ready(request, "healthy")
+
+
+def _ready(request: Asked, word: str) -> Answer:
     desk: Desk = request.app.state.desk
     desk.check_ready()
-    return {"status": "healthy", "seq": desk.follower.state.seq}
+    return answer(encode({"status": word, "seq": desk.follower.state.seq}))
 
 
 ROUTES = [healthz, readyz, health]
