@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from litestar.handlers import HTTPRouteHandler
 
-from eventsched.projections.http.routes import cluster, health, jobs, listing, steering
+from eventsched.projections.http.routes import cluster, health, ingest, jobs, listing, steering
 
 ROUTES: list[HTTPRouteHandler] = [
     *health.ROUTES,
     *jobs.ROUTES,
     *listing.ROUTES,
+    *ingest.ROUTES,
     *steering.ROUTES,
     *cluster.ROUTES,
 ]
