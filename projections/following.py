@@ -12,7 +12,7 @@ from eventsched.errors import WaitTimeout
 from eventsched.ids import job_key
 from eventsched.log.jetstream import JetStreamLog
 from eventsched.log.link import Link
-from eventsched.log.port import Entry
+from eventsched.log.port import Entry, Feed
 from eventsched.projections.cluster.state import TERMINAL, ClusterState
 from eventsched.projections.queries import Queries
 from eventsched.projections.replica import Replica
@@ -71,6 +71,10 @@ class Follower:
         if len(self.recent) > 2 * RECENT_MAX:
             del self.recent[:-RECENT_MAX]
 
+    def read(self, from_seq: int) -> Feed:
+        """The log itself, for who begins before `recent`."""
+        return self._log.read(from_seq)
+
     def now_ms(self) -> int:
         """The log's time now, as far as this replica can say."""
         if self.state.clock_mode == "manual":
@@ -88,9 +92,13 @@ class Follower:
             return False
         return True
 
+    async def at(self, seq: int, timeout_s: float) -> bool:
+        """Wait until a sequence is folded; False when the time is up."""
+        return await self.until(lambda: self.state.seq >= seq, timeout_s)
+
     async def folded(self, min_seq: int, timeout_s: float = MIN_SEQ_WAIT_S) -> None:
         """Wait until `min_seq` is folded. Raises WaitTimeout."""
-        if not await self.until(lambda: self.state.seq >= min_seq, timeout_s):
+        if not await self.at(min_seq, timeout_s):
             raise WaitTimeout(f"folded up to {self.state.seq}, not yet {min_seq}", "ask again")
 
     async def ended(self, tenant: str, job_id: str, timeout_s: float) -> bool:

@@ -22,6 +22,7 @@ from eventsched.ids import job_key, split_member
 from eventsched.projections.following import Follower
 from eventsched.projections.http.auth import Caller, Gate
 from eventsched.projections.http.errors import ApiError
+from eventsched.projections.http.feed import Feed
 from eventsched.projections.http.intake import Fate, Intake, Owned
 from eventsched.projections.http.output import Tails
 from eventsched.query import GetRequest
@@ -59,6 +60,7 @@ class Desk:
         self._open = client, follower, Intake(client, follower)
         self._asker = Asker(client.link)
         self.tails = Tails(client)
+        self.feed = Feed(follower)
 
     def _opened(self) -> tuple[Client, Follower, Intake]:
         if self._open is None:

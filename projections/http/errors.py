@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import re
+import traceback
 from http import HTTPStatus
 from typing import Any
 
@@ -115,7 +116,8 @@ def answer(_request: Request[Any, Any, Any], error: Exception) -> Response[Error
         case HTTPException():
             found = _of_framework(error)
         case _:
-            _log.exception("request_failed")
+            # without the values of variables: they may hold a job's environment
+            _log.error("request_failed", trace="".join(traceback.format_exception(error)))
             found = ApiError(500, "INTERNAL_ERROR", "the service failed; its log says why")
     return Response(
         ErrorBody(found.problem), status_code=found.status, headers=found.headers, media_type="application/json"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ..cluster import Cluster
+from ..cluster import Cluster, until
 from ..service import QUOTA, Service, running
 
 BY_HAND = {"tenant_id": "t1", "gpu_type": "A100", "gpus": 1, "priority": 5, "submitted_at": 0}
@@ -150,7 +150,11 @@ async def test_it_is_not_ready_before_the_log_is_folded_and_says_when_nothing_ca
     await service.answers()
     assert (await service.get("/stats"))["reason"] == "no_nodes"
     waiting = await service.post("/jobs", {"image": "busybox"}, 201)
-    assert (await service.get(f"/jobs/{waiting['job_id']}"))["reason"] == "no_nodes"
+
+    async def judged() -> bool:
+        return bool((await service.get(f"/jobs/{waiting['job_id']}"))["reason"] == "no_nodes")
+
+    await until(judged, what="the job to be judged")
     await service.http.aclose()
 
 

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from litestar.handlers import HTTPRouteHandler
 
-from eventsched.projections.http.routes import cluster, health, ingest, jobs, listing, steering
+from eventsched.projections.http.routes import (
+    cluster,
+    health,
+    ingest,
+    jobs,
+    listing,
+    running,
+    schemas,
+    steering,
+    streams,
+)
 
 ROUTES: list[HTTPRouteHandler] = [
     *health.ROUTES,
@@ -13,4 +23,7 @@ ROUTES: list[HTTPRouteHandler] = [
     *ingest.ROUTES,
     *steering.ROUTES,
     *cluster.ROUTES,
+    *running.ROUTES,
+    *streams.ROUTES,
+    *schemas.ROUTES,
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from litestar.params import Parameter
+from litestar.params import QueryParameter
 
 from eventsched import query
 from eventsched.projections.http.bodies import Answer, answer, encode, reads, writes
@@ -40,7 +40,7 @@ async def executors(request: Asked, min_seq: MinSeq = 0) -> Answer:
 async def schedule(
     request: Asked,
     now: Annotated[
-        int | None, Parameter(ge=0, le=NOW_MAX, description="the tick's time in seconds, with a manual clock")
+        int | None, QueryParameter(ge=0, le=NOW_MAX, description="the tick's time in seconds, with a manual clock")
     ] = None,
 ) -> Answer:
     """Answers when the runs it assigned are running. On a wall clock it waits for the next round."""

@@ -11,7 +11,7 @@ from typing import IO, Annotated, Any
 
 from litestar.openapi.spec import OpenAPIMediaType, Schema
 from litestar.openapi.spec.enums import OpenAPIFormat, OpenAPIType
-from litestar.params import Parameter
+from litestar.params import QueryParameter
 from litestar.response import Stream
 
 from eventsched.errors import EventschedError
@@ -34,7 +34,7 @@ TAKES.content |= {
 
 
 @writes("/ingest", summary="Submit the jobs of a file", tags=TAGS, takes=TAKES, request_max_body_size=None)
-async def ingest(request: Asked, fmt: Annotated[str, Parameter(description="ndjson or csv")] = "ndjson") -> Stream:
+async def ingest(request: Asked, fmt: Annotated[str, QueryParameter(description="ndjson or csv")] = "ndjson") -> Stream:
     """NDJSON or CSV, as multipart field `file` or as the body itself. Partial success, with line numbers.
 
     A row is told as accepted only once it is durable, and the answer is sent as it grows: whatever

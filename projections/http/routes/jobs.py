@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from litestar.openapi.spec import Schema
 from litestar.openapi.spec.enums import OpenAPIType
-from litestar.params import Parameter
+from litestar.params import FromPath, HeaderParameter, QueryParameter
 
 from eventsched.client import Submitted
 from eventsched.errors import EventschedError
@@ -28,8 +28,8 @@ from eventsched.projections.http.errors import ApiError, of_eventsched
 from eventsched.projections.http.shapes import job_body, status_of
 from eventsched.views import JobView
 
-MinSeq = Annotated[int, Parameter(ge=0, le=MIN_SEQ_MAX, description="wait until this sequence is folded")]
-Tenant = Annotated[str, Parameter(max_length=64, description="whose job, when several tenants have this id")]
+MinSeq = Annotated[int, QueryParameter(ge=0, le=MIN_SEQ_MAX, description="wait until this sequence is folded")]
+Tenant = Annotated[str, QueryParameter(max_length=64, description="whose job, when several tenants have this id")]
 TAGS = ["jobs"]
 BATCH_MAX = 10_000
 
@@ -48,7 +48,7 @@ EXAMPLES: dict[str, Any] = {
 async def submit(
     request: Asked,
     key: Annotated[
-        str, Parameter(header="Idempotency-Key", description="the same key and job: the first answer, for ever")
+        str, HeaderParameter(name="Idempotency-Key", description="the same key and job: the first answer, for ever")
     ] = "",
 ) -> Answer:
     """Ours or an earlier system's form; durable once answered."""
@@ -129,7 +129,13 @@ async def submit_bodies(
 
 
 @reads("/jobs/{job_id:str}", JobView, summary="One job", tags=TAGS)
-async def one_job(job_id: str, request: Asked, tenant: Tenant = "", min_seq: MinSeq = 0, logs: bool = True) -> Answer:
+async def one_job(
+    job_id: FromPath[str],
+    request: Asked,
+    tenant: Tenant = "",
+    min_seq: MinSeq = 0,
+    logs: Annotated[bool, QueryParameter(description="with the end of its output")] = True,
+) -> Answer:
     """One job by its id, with the last 64 KiB of its output (`logs=false` leaves it out)."""
     desk, caller = come_in(request)
     view = await desk.job(caller, job_id, tenant, min_seq)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
-from litestar.params import Parameter
+from litestar.params import QueryParameter
 from msgspec import Struct
 
 from eventsched import query
@@ -41,13 +41,15 @@ class _Wanted(Struct, frozen=True):
 async def list_jobs(
     request: Asked,
     states: Annotated[
-        Names, Parameter(query="state", description=f"any of {', '.join(STATES)}; repeated, or with commas")
+        Names, QueryParameter(name="state", description=f"any of {', '.join(STATES)}; repeated, or with commas")
     ] = None,
-    statuses: Annotated[Names, Parameter(query="status", description="as state, in the earlier systems' words")] = None,
-    tenant: Annotated[str, Parameter(max_length=64, description="only this tenant's")] = "",
-    label: Annotated[Names, Parameter(description="NAME=VALUE; every one of them must be there")] = None,
-    limit: Annotated[int, Parameter(ge=1, le=PAGE_MAX, description="jobs in one answer, at most")] = PAGE_MAX,
-    cursor: Annotated[str, Parameter(max_length=16, pattern="^[0-9]*$", description="from the Link header")] = "",
+    statuses: Annotated[
+        Names, QueryParameter(name="status", description="as state, in the earlier systems' words")
+    ] = None,
+    tenant: Annotated[str, QueryParameter(max_length=64, description="only this tenant's")] = "",
+    label: Annotated[Names, QueryParameter(description="NAME=VALUE; every one of them must be there")] = None,
+    limit: Annotated[int, QueryParameter(ge=1, le=PAGE_MAX, description="jobs in one answer, at most")] = PAGE_MAX,
+    cursor: Annotated[str, QueryParameter(max_length=16, pattern="^[0-9]*$", description="from the Link header")] = "",
     min_seq: MinSeq = 0,
 ) -> Answer:
     """A bare list; the `Link` header leads to the next page. Jobs that arrive meanwhile move no page."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from litestar.openapi.spec import Reference, RequestBody, Schema
 from litestar.openapi.spec.enums import OpenAPIType
+from litestar.params import FromPath
 from msgspec import Struct
 
 from eventsched.events import AbortRequested, CompleteRequested, HoldRequested, ReleaseRequested, RequeueRequested
@@ -70,7 +71,7 @@ async def _ask(request: Asked, job_id: str, tenant: str, verb: str, kind: type[E
 
 
 @writes("/jobs/{job_id:str}/abort", JobView, summary="End a job", tags=TAGS, takes=_body(reason=OpenAPIType.STRING))
-async def abort(job_id: str, request: Asked, tenant: Tenant = "") -> Answer:
+async def abort(job_id: FromPath[str], request: Asked, tenant: Tenant = "") -> Answer:
     """A waiting job ends at once; a run is stopped in good order, which may outlast this answer."""
     body = await read_json(request, AbortBody, empty=b"{}")
     return await _ask(request, job_id, tenant, "abort_requested", AbortRequested, reason=body.reason[:REASON_MAX])
@@ -83,21 +84,21 @@ async def abort(job_id: str, request: Asked, tenant: Tenant = "") -> Answer:
     tags=TAGS,
     takes=_body(exit_code=OpenAPIType.INTEGER),
 )
-async def complete(job_id: str, request: Asked, tenant: Tenant = "") -> Answer:
+async def complete(job_id: FromPath[str], request: Asked, tenant: Tenant = "") -> Answer:
     """Answers when the run has ended. 400 INVALID_STATE when the job does not run."""
     body = await read_json(request, CompleteBody, empty=b"{}")
     return await _ask(request, job_id, tenant, "complete_requested", CompleteRequested, exit_code=body.exit_code)
 
 
 @writes("/jobs/{job_id:str}/hold", JobView, summary="Keep a waiting job from starting", tags=TAGS, takes=_body())
-async def hold(job_id: str, request: Asked, tenant: Tenant = "") -> Answer:
+async def hold(job_id: FromPath[str], request: Asked, tenant: Tenant = "") -> Answer:
     """A run in progress goes on."""
     await read_json(request, NoBody, empty=b"{}")
     return await _ask(request, job_id, tenant, "hold_requested", HoldRequested)
 
 
 @writes("/jobs/{job_id:str}/release", JobView, summary="Undo a hold", tags=TAGS, takes=_body())
-async def release(job_id: str, request: Asked, tenant: Tenant = "") -> Answer:
+async def release(job_id: FromPath[str], request: Asked, tenant: Tenant = "") -> Answer:
     """The job may start again."""
     await read_json(request, NoBody, empty=b"{}")
     return await _ask(request, job_id, tenant, "release_requested", ReleaseRequested)
@@ -110,7 +111,7 @@ async def release(job_id: str, request: Asked, tenant: Tenant = "") -> Answer:
     tags=TAGS,
     takes=_body(force=OpenAPIType.BOOLEAN),
 )
-async def requeue(job_id: str, request: Asked, tenant: Tenant = "") -> Answer:
+async def requeue(job_id: FromPath[str], request: Asked, tenant: Tenant = "") -> Answer:
     """Uses up no retry."""
     body = await read_json(request, RequeueBody, empty=b"{}")
     return await _ask(request, job_id, tenant, "requeue_requested", RequeueRequested, force=body.force)
