@@ -110,14 +110,17 @@ class GatheringWriter:
 
     async def _run(self) -> None:
         await self._write_batch()  # posted to a writer at rest
+        loop = asyncio.get_running_loop()
+        written = loop.time()
         while True:
             if not self._queue:
                 self._idle.set()
                 self._wake.clear()
                 await self._wake.wait()
-            elif self._linger_s and len(self._queue) < GATHER_MAX:
+            if self._linger_s and len(self._queue) < GATHER_MAX and loop.time() < written + self._linger_s:
                 await asyncio.sleep(self._linger_s)
             await self._write_batch()
+            written = loop.time()
 
     async def _write_batch(self) -> None:
         self._unknown = None

@@ -52,6 +52,7 @@ async def serve(options: LinkOptions, listener: socket.socket, gate: Gate, limit
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=STOP_S,
         server_header=False,
+        proxy_headers=False,
     )
     server = uvicorn.Server(config)
     loop = asyncio.get_running_loop()
