@@ -53,6 +53,7 @@ BENCHES = {
     "fold": "eventsched.projections.bench.fold:fold",
     "throughput": "eventsched.projections.bench.throughput:throughput",
     "start": "eventsched.projections.bench.start:start",
+    "http": "eventsched.projections.bench.http:http",
     "docker": "eventsched.agents.bench:docker",
     "process": "eventsched.agents.bench:process",
 }

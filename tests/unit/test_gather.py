@@ -386,5 +386,5 @@ async def test_callers_that_were_answered_together_are_gathered_again() -> None:
     async with asyncio.timeout(5):
         await asyncio.gather(*(caller(number) for number in range(6)))
     assert sum(log.sizes) == 18
-    assert log.sizes[-2:] == [6, 6]
+    assert len(log.sizes) <= 5, log.sizes  # without it there are 16
     await writer.close()
