@@ -100,12 +100,14 @@ class _Workers:
         self._arguments = arguments
         self._fork = multiprocessing.get_context("fork")
         self._stopping = False
+        self._alive: list[BaseProcess] = []
 
     def run(self, count: int) -> int:
         """Run until told to stop. 1 when workers cannot live."""
         for one in (signal.SIGINT, signal.SIGTERM):
             signal.signal(one, self._stop)
-        self._alive = [self._start() for _ in range(count)]
+        for _ in range(count):
+            self._alive.append(self._start())
         deaths = 0
         while self._alive:
             multiprocessing.connection.wait([process.sentinel for process in self._alive])
