@@ -21,13 +21,14 @@ from eventsched.errors import EventschedError, SettingsError
 from eventsched.log.link import LinkOptions
 from eventsched.nats_server import die_with_parent
 from eventsched.projections.http.auth import Gate, read_tokens
-from eventsched.projections.http.desk import Limits
+from eventsched.projections.http.desk import Desk, Limits
 from eventsched.projections.http.server import bind, serve
 from eventsched.settings import link_options
 from eventsched.telemetry import configure_logging
 
 DEFAULT_PORT = 8000
 WORKERS_MAX = 64
+DEATHS_MAX = 5
 
 
 def api(
@@ -66,9 +67,9 @@ def api(
     shown, number_ = listener.getsockname()[:2]
     print(f"eventsched api listens on http://{f'[{shown}]' if ':' in shown else shown}:{number_}", flush=True)
     if workers == 1:
-        _work(options, listener, gate, limits)
+        _work(options, listener, gate, Desk(limits))
         return 0
-    return _Workers(options, listener, gate, limits).run(workers)
+    return _Workers(options, listener, gate, limits, workers).run()
 
 
 def _is_loopback(host: str) -> bool:
@@ -80,7 +81,7 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _work(options: LinkOptions, listener: socket.socket, gate: Gate, limits: Limits) -> None:
+def _work(options: LinkOptions, listener: socket.socket, gate: Gate, desk: Desk) -> None:
     import uvloop
 
     async def until_told() -> None:
@@ -88,7 +89,7 @@ def _work(options: LinkOptions, listener: socket.socket, gate: Gate, limits: Lim
         loop = asyncio.get_running_loop()
         for one in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(one, stop.set)
-        await serve(options, listener, gate, limits, stop)
+        await serve(options, listener, gate, desk, stop)
 
     uvloop.run(until_told())
 
@@ -96,44 +97,50 @@ def _work(options: LinkOptions, listener: socket.socket, gate: Gate, limits: Lim
 class _Workers:
     """Processes over one socket; one that dies is replaced, unless all die at once."""
 
-    def __init__(self, *arguments: object) -> None:
-        self._arguments = arguments
+    def __init__(self, options: LinkOptions, listener: socket.socket, gate: Gate, limits: Limits, count: int) -> None:
+        self._arguments = options, listener, gate
+        self._limits = limits
         self._fork = multiprocessing.get_context("fork")
+        self._ready = self._fork.Array("b", count, lock=False)
         self._stopping = False
-        self._alive: list[BaseProcess] = []
+        self._alive: dict[int, BaseProcess] = {}
 
-    def run(self, count: int) -> int:
-        """Run until told to stop. 1 when workers cannot live."""
+    def run(self) -> int:
+        """Run until told to stop. Raises EventschedError when workers cannot live."""
         for one in (signal.SIGINT, signal.SIGTERM):
             signal.signal(one, self._stop)
-        for _ in range(count):
-            self._alive.append(self._start())
+        for index in range(len(self._ready)):
+            self._start(index)
         deaths = 0
         while self._alive:
-            multiprocessing.connection.wait([process.sentinel for process in self._alive])
-            for process in [one for one in self._alive if not one.is_alive()]:
-                self._alive.remove(process)
+            multiprocessing.connection.wait([process.sentinel for process in self._alive.values()])
+            for index in [index for index, process in self._alive.items() if not process.is_alive()]:
+                del self._alive[index]
                 deaths += 1
                 if self._stopping:
                     continue
-                if deaths > 5 * count:
+                if deaths > DEATHS_MAX * len(self._ready):
                     self._stop()
                     raise EventschedError("workers keep dying", "see what they said above")
-                self._alive.append(self._start())
+                self._start(index)
         return 0
 
-    def _start(self) -> BaseProcess:
-        process = self._fork.Process(target=self._child)
-        process.start()
-        return process
+    def _start(self, index: int) -> None:
+        self._alive[index] = self._fork.Process(target=self._child, args=(index,))
+        self._alive[index].start()
 
-    def _child(self) -> None:
+    def _child(self, index: int) -> None:
         die_with_parent()
-        _work(*self._arguments)  # type: ignore[arg-type]
+
+        def others_ready() -> bool:
+            self._ready[index] = 1
+            return all(self._ready)
+
+        _work(*self._arguments, Desk(self._limits, others_ready))
 
     def _stop(self, *_: object) -> None:
         self._stopping = True
-        for process in self._alive:
-            with contextlib.suppress(ProcessLookupError):
-                if process.pid:
+        for process in self._alive.values():
+            if process.pid:
+                with contextlib.suppress(ProcessLookupError):
                     os.kill(process.pid, signal.SIGTERM)

@@ -7,7 +7,7 @@ touches its own jobs only: another's job is simply not found.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from litestar import Request
@@ -47,10 +47,16 @@ class Limits(Struct, frozen=True, kw_only=True):
 
 
 class Desk:
-    """The service's hands: reads, writes, limits. Not ready before `open`."""
+    """The service's hands: reads, writes, limits. Not ready before `open`.
 
-    def __init__(self, limits: Limits | None = None) -> None:
+    others_ready: told that this process is ready, says whether all that share its port are; else a client
+    who was told that the service is ready would meet one that is not.
+    """
+
+    def __init__(self, limits: Limits | None = None, others_ready: Callable[[], bool] = lambda: True) -> None:
         self.limits = limits or Limits()
+        self._others_ready = others_ready
+        self._ready = False
         self.streams = 0
         self.closing = False
         self._open: tuple[Client, Follower, Intake] | None = None
@@ -84,7 +90,10 @@ class Desk:
 
     def check_ready(self) -> None:
         """ApiError 503 until the log has been folded to its tail."""
-        if not self.follower.ready.is_set():
+        if self._ready:
+            return
+        self._ready = self.follower.ready.is_set() and self._others_ready()
+        if not self._ready:
             raise ApiError(503, "SERVICE_NOT_READY", "the log is still being read", Retry_After="1")
 
     async def folded(self, min_seq: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 
 import structlog
@@ -14,7 +15,8 @@ from eventsched.log.link import LinkOptions
 from eventsched.projections.following import Follower
 from eventsched.projections.http.app import make_app
 from eventsched.projections.http.auth import Gate
-from eventsched.projections.http.desk import Desk, Limits
+from eventsched.projections.http.desk import Desk
+from eventsched.projections.http.errors import ApiError
 
 _log = structlog.get_logger("eventsched.http")
 KEEP_ALIVE_S = 30
@@ -40,9 +42,14 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-async def serve(options: LinkOptions, listener: socket.socket, gate: Gate, limits: Limits, stop: asyncio.Event) -> None:
+async def serve(
+    options: LinkOptions,
+    listener: socket.socket,
+    gate: Gate,
+    desk: Desk,
+    stop: asyncio.Event,
+) -> None:
     """Serve until `stop` is set. Raises what makes following the log impossible (UpgradeNeeded, LogGap)."""
-    desk = Desk(limits)
     config = uvicorn.Config(
         make_app(desk, gate),
         log_config=None,
@@ -86,4 +93,17 @@ async def _follow(desk: Desk, options: LinkOptions) -> None:
     async with client:
         follower = Follower(client.link)
         desk.open(client, follower)
-        await follower.run()
+        telling = asyncio.ensure_future(_tell_others(desk))
+        try:
+            await follower.run()
+        finally:
+            telling.cancel()
+
+
+async def _tell_others(desk: Desk) -> None:
+    """Be ready as soon as it is so, not with the first request."""
+    await desk.follower.ready.wait()
+    while True:
+        with contextlib.suppress(ApiError):
+            return desk.check_ready()
+        await asyncio.sleep(AGAIN_S)

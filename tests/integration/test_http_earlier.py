@@ -155,6 +155,9 @@ async def test_it_is_not_ready_before_the_log_is_folded_and_says_when_nothing_ca
         return bool((await service.get(f"/jobs/{waiting['job_id']}"))["reason"] == "no_nodes")
 
     await until(judged, what="the job to be judged")
+    cluster.server.stop()
+    await service.answers("/readyz", 503)
+    assert (await service.get(f"/jobs/{waiting['job_id']}"))["state"] == "pending", "what is known is still told"
     await service.http.aclose()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from eventsched import __version__
 from eventsched.projections.http.bodies import Answer, answer, encode, reads
 from eventsched.projections.http.desk import Asked, Desk
+from eventsched.projections.http.errors import ApiError
 
 TAGS = ["health"]
 
@@ -30,6 +31,8 @@ async def health(request: Asked) -> Answer:
 def _ready(request: Asked, word: str) -> Answer:
     desk: Desk = request.app.state.desk
     desk.check_ready()
+    if not desk.client.link.connected.is_set():
+        raise ApiError(503, "SERVICE_NOT_READY", "the log cannot be reached at present", Retry_After="1")
     return answer(encode({"status": word, "seq": desk.follower.state.seq}))
 
 
