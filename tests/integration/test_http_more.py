@@ -122,7 +122,10 @@ async def test_events_and_output_can_be_followed_and_resumed(cluster: Cluster) -
         whole = (await service.http.get("/events")).text
         assert whole.startswith("id: 1\nevent: cluster_created\n")
         story = (await service.http.get("/events", params={"job": "j"})).text
-        assert re.findall("event: (.*)", story) == ["submitted", "run.assigned", "run.started", "run.ended"]
+        kinds = [
+            kind for kind in re.findall("event: (.*)", story) if kind != "run.starting"
+        ]  # told only if it takes long
+        assert kinds == ["submitted", "run.assigned", "run.started", "run.ended"]
         async with service.http.stream("GET", "/jobs/j/logs", params={"follow": "true"}) as output:
             text = (await output.aread()).decode()
         assert re.findall(r"event: stdout\ndata: (.*)", text) == ['"one\\n"', '"two\\n"']
