@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import signal
+from dataclasses import dataclass
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -11,7 +13,7 @@ from cyclopts import Parameter
 from eventsched import codec
 from eventsched.agents.drivers.containers import DockerLimits
 from eventsched.agents.runtime import Agent, agent_data
-from eventsched.agents.settings import AgentSettings
+from eventsched.agents.settings import AgentSettings, SpotSettings
 from eventsched.cli.common import Where, pairs
 from eventsched.errors import NoServer
 from eventsched.events import ClusterCreated
@@ -22,9 +24,44 @@ from eventsched.log.reader import StreamReader
 from eventsched.log.streams import EV, verify_ev
 from eventsched.settings import link_options
 from eventsched.telemetry import configure_logging
-from eventsched.units import parse_duration_ms
+from eventsched.units import parse_duration_ms, parse_money_micros
 
 LOG_WAIT_S = 15.0
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Offer:
+    """What the machine costs, whether it may be taken away, and whom it keeps off."""
+
+    taint: Annotated[tuple[str, ...], Parameter(help="keeps off jobs without this toleration; may be repeated")] = ()
+    price: Annotated[str, Parameter(env_var="EVENTSCHED_PRICE", help="what this node costs per hour, e.g. 2.50")] = "0"
+    spot: Annotated[
+        bool, Parameter(env_var="EVENTSCHED_SPOT", negative=(), help="this machine may be taken away at short notice")
+    ] = False
+    hazard: Annotated[
+        str, Parameter(env_var="EVENTSCHED_HAZARD", help="how likely within an hour, e.g. 0.05; with --spot")
+    ] = "0"
+    spot_notice: Annotated[
+        str,
+        Parameter(env_var="EVENTSCHED_SPOT_NOTICE", help="how long the machine stays after the notice (also SIGUSR1)"),
+    ] = "30s"
+    spot_file: Annotated[
+        str, Parameter(env_var="EVENTSCHED_SPOT_FILE", help="the notice is that this file appears")
+    ] = ""
+    spot_command: Annotated[
+        str, Parameter(env_var="EVENTSCHED_SPOT_COMMAND", help="the notice is that this command exits with 0")
+    ] = ""
+
+    def spot_settings(self) -> SpotSettings:
+        """Raises InvalidSpec naming the option."""
+        return SpotSettings(
+            self.spot,
+            parse_money_micros(self.hazard, "--hazard"),
+            self.spot_file,
+            tuple(shlex.split(self.spot_command)),
+            parse_duration_ms(self.spot_notice, "--spot-notice"),
+        )
 
 
 async def agent(
@@ -36,6 +73,7 @@ async def agent(
         str, Parameter(help="emulated GPUs, e.g. A100:4,H100:2; none = no GPUs; found by NVML by default")
     ] = "",
     label: Annotated[list[str] | None, Parameter(help="NAME=VALUE; may be repeated")] = None,
+    offer: Offer = Offer(),
     driver: Annotated[list[str] | None, Parameter(help="docker, process, fake, manual; may be repeated")] = None,
     data: Annotated[str, Parameter(help="where the agent keeps its files")] = "",
     heartbeat: Annotated[str, Parameter(env_var="HEARTBEAT_INTERVAL", help="between heartbeats")] = "5s",
@@ -64,6 +102,9 @@ async def agent(
         memory=memory,
         gpus=gpus,
         labels=pairs(label or [], "--label"),
+        taints=offer.taint,
+        price_micros_per_h=parse_money_micros(offer.price, "--price"),
+        spot=offer.spot_settings(),
         drivers=tuple(driver or ("docker",)),
         docker=DockerLimits(tuple(allow_volume or ()), allow_host_network),
         heartbeat_ms=parse_duration_ms(_seconds(heartbeat), "--heartbeat"),
@@ -83,6 +124,7 @@ async def agent(
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, lambda: loop.create_task(running.leave()))
+        loop.add_signal_handler(signal.SIGUSR1, lambda: loop.create_task(running.leave(spot=True)))
         await running.run()
     finally:
         await link.close()

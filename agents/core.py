@@ -80,6 +80,7 @@ class AgentCore:
         self.known = {run.launch.run: run for run in known}
         self.runs: dict[int, LocalRun] = {}
         self._booted_ms = now_ms
+        self._grace_max_ms = 0
 
     # ---- the session ------------------------------------------------------------------------
 
@@ -158,12 +159,17 @@ class AgentCore:
             effects += self._stop(owed.run, owed.reason)
         return effects
 
-    def leave(self) -> list[Effect]:
-        """Say so, and stop everything, in good order; the shell announces `node.left` when `runs` is empty."""
+    def leave(self, spot_notice_ms: int = 0) -> list[Effect]:
+        """Say so, and stop everything, in good order; the shell announces `node.left` when `runs` is empty.
+
+        spot_notice_ms: the machine is taken away so soon; no run gets a longer grace than that.
+        """
         self.leaving = True
-        effects: list[Effect] = [Announce(NodeLeaving(session=self.session))]
+        self._grace_max_ms = spot_notice_ms
+        leaving = NodeLeaving(session=self.session, reason="spot" if spot_notice_ms else "")
+        effects: list[Effect] = [Announce(leaving)]
         for seq in list(self.runs):
-            effects += self._stop(seq, "drained")
+            effects += self._stop(seq, "preempted" if spot_notice_ms else "drained")
         return effects
 
     # ---- orders -----------------------------------------------------------------------------
@@ -176,7 +182,7 @@ class AgentCore:
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             return [_unstartable(seq, "the spec", str(error))]
         job_id = order.job if order.member < 0 else member_id(order.job, order.member)
-        launch = Launch(seq, order.tenant, job_id, order.attempt, order.gpus, spec, order.member)
+        launch = Launch(seq, order.tenant, job_id, order.attempt, order.gpus, spec, order.member, order.gang_head)
         self.runs[seq] = LocalRun(launch, "starting")
         return [StartRun(launch)]
 
@@ -192,7 +198,8 @@ class AgentCore:
         if local.stop_sent or local.phase != "running":
             return []
         local.stop_sent = True
-        return [StopRun(local.launch.run, local.launch.spec.stop_grace_ms)]
+        grace_ms = local.launch.spec.stop_grace_ms
+        return [StopRun(local.launch.run, min(grace_ms, self._grace_max_ms or grace_ms))]
 
     def tick(self, now_ms: int) -> list[Effect]:
         """Stop runs that are over their max_runtime."""

@@ -11,7 +11,8 @@ from eventsched.spec import JobSpec
 
 
 class Launch(Struct, frozen=True):
-    """Everything a driver needs to start a run. job_id is `<array>.<i>` for a member."""
+    """Everything a driver needs to start a run. job_id is `<array>.<i>` for a member; gang_head: the
+    node of its gang's first member."""
 
     run: int
     tenant: str
@@ -20,6 +21,7 @@ class Launch(Struct, frozen=True):
     gpus: tuple[str, ...]
     spec: JobSpec
     member: int = -1
+    gang_head: str = ""
 
 
 class Ended(Struct, frozen=True):

@@ -28,6 +28,7 @@ from eventsched.agents.lease import Lease, Terms, boot_ms, drop_lease, read_fenc
 from eventsched.agents.processes import boot_id
 from eventsched.agents.session import Session
 from eventsched.agents.settings import AgentSettings
+from eventsched.agents.spot import notice
 from eventsched.agents.stops import FENCED, StopReasons
 from eventsched.errors import EventschedError, SettingsError
 from eventsched.log.jetstream import JetStreamLog
@@ -90,7 +91,11 @@ class Agent:
             for driver in self.drivers.values():
                 await driver.open()
             loop = asyncio.get_running_loop()
-            keepers = [loop.create_task(self._reap()), *(loop.create_task(self._remove()) for _ in range(REMOVERS))]
+            keepers = [
+                loop.create_task(self._reap()),
+                loop.create_task(self._await_notice()),
+                *(loop.create_task(self._remove()) for _ in range(REMOVERS)),
+            ]
             try:
                 await self._sessions()
             finally:
@@ -168,11 +173,19 @@ class Agent:
             return True
         return any(one.ended is None for one in known)
 
-    async def leave(self) -> None:
-        """Ask `run` to finish: runs are stopped and reported, the node says goodbye."""
+    async def leave(self, spot: bool = False) -> None:
+        """Ask `run` to finish: runs are stopped and reported, the node says goodbye.
+
+        spot: the machine is being taken away.
+        """
         self._leaving.set()
         if self.session is not None:
-            await self.session.leave()
+            await self.session.leave(self.settings.spot.notice_ms if spot else 0)
+
+    async def _await_notice(self) -> None:
+        why = await notice(self.settings.spot.file, self.settings.spot.command)
+        _log.warning("spot_notice", node=self.node, by=why)
+        await self.leave(spot=True)
 
     async def _take_stock(self) -> list[tuple[Driver, KnownRun]] | None:
         """The inventory, once the engines give one; None when the agent was asked to leave meanwhile."""

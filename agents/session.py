@@ -114,6 +114,10 @@ class Session:
             capacity=agent.capacity,
             drivers=tuple(agent.drivers),
             labels=agent.settings.labels,
+            taints=agent.settings.taints,
+            spot=agent.settings.spot.spot,
+            hazard_ppm_per_h=agent.settings.spot.hazard_ppm_per_h,
+            price_micros_per_h=agent.settings.price_micros_per_h,
             runs=self.core.inventory,
             leash=agent.settings.leash,
             fence_after_ms=agent.settings.fence_after_ms,
@@ -354,12 +358,12 @@ class Session:
 
     # ---- leaving ----------------------------------------------------------------------------
 
-    async def leave(self) -> None:
+    async def leave(self, spot_notice_ms: int = 0) -> None:
         """Stop the runs in good order, report them, say goodbye. Nothing is said of runs that do not
         stop in time, nor where the join has no answer yet: those are the leash's, and the next agent's."""
         unanswered = not self.core.open and bool(self.core.inventory)
         if not self.core.over and self.core.session and not unanswered:
-            self._do(self.core.leave())
+            self._do(self.core.leave(spot_notice_ms))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._leave_s()):
                     await self._settled.wait()

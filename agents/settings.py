@@ -13,6 +13,17 @@ KILL_MS = 2_000
 """Time allowed for SIGKILL to take effect, on top of a run's grace."""
 
 
+class SpotSettings(Struct, frozen=True):
+    """A machine that may be taken away: how likely within an hour (in millionths), how one learns of it
+    (a file that appears, a command that succeeds), and how long it is there after that."""
+
+    spot: bool = False
+    hazard_ppm_per_h: int = 0
+    file: str = ""
+    command: tuple[str, ...] = ()
+    notice_ms: int = 30_000
+
+
 class AgentSettings(Struct, frozen=True, kw_only=True):
     """See `eventsched agent --help`; texts as typed, times in ms.
 
@@ -26,6 +37,9 @@ class AgentSettings(Struct, frozen=True, kw_only=True):
     memory: str = ""
     gpus: str = ""
     labels: dict[str, str] = field(default_factory=dict)
+    taints: tuple[str, ...] = ()
+    spot: SpotSettings = SpotSettings()
+    price_micros_per_h: int = 0
     drivers: tuple[str, ...] = ("docker",)
     docker: DockerLimits = DockerLimits()
     heartbeat_ms: int = 5_000
@@ -45,6 +59,13 @@ class AgentSettings(Struct, frozen=True, kw_only=True):
                 f"fence_after ({self.fence_after_ms} ms) is less than two heartbeats ({self.heartbeat_ms} ms each)",
                 "one lost heartbeat must not stop the node's runs",
             )
+
+        if not 0 <= self.spot.hazard_ppm_per_h <= 1_000_000:
+            raise SettingsError(f"hazard of {self.spot.hazard_ppm_per_h} ppm", "give 0 to 1000000 (1000000 = certain)")
+        if self.price_micros_per_h < 0:
+            raise SettingsError(f"price of {self.price_micros_per_h}", "give 0 or more, e.g. --price 2.50")
+        if not 1_000 <= self.spot.notice_ms <= 3_600_000:
+            raise SettingsError(f"spot notice of {self.spot.notice_ms} ms", "give 1 s to 1 h with --spot-notice")
 
     @property
     def stop_ms(self) -> int:

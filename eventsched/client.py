@@ -52,9 +52,10 @@ from eventsched.recorded import Recorded
 from eventsched.settings import DEFAULT_TENANT, link_options
 from eventsched.spec import JobSpec
 from eventsched.stories import follow_events
-from eventsched.submissions import as_pairs, make_spec, submission, submit_error, tenant_limits
+from eventsched.submissions import as_pairs, make_spec, submission, submit_error
 from eventsched.targets import check_complete, check_requeue, job_to_change, split_tenant
-from eventsched.views import JobList, JobView, NodeView, PolicyView, Stats, TenantView
+from eventsched.tenancy import price_event, tenant_event
+from eventsched.views import JobList, JobView, NodeView, PolicyView, PriceView, Stats, TenantView
 from eventsched.wire import Event
 
 T = TypeVar("T")
@@ -86,8 +87,7 @@ class Client:
     def __init__(self, link: Link, tenant: str = DEFAULT_TENANT) -> None:
         self.link = link
         self.tenant = tenant
-        self.log = JetStreamLog(link)
-        self.output_log = JetStreamLog(link, stream="LOGS")
+        self.log = JetStreamLog(link, direct=True)
         self._writer = GatheringWriter(self.log, give_up_s=WRITE_TIMEOUT_S)
         self._asker = Asker(link)
         self._closed = False
@@ -337,8 +337,16 @@ class Client:
         return await self._ask(query.TENANTS, query.TenantsRequest(self._written), TenantViews)
 
     async def set_tenant(self, tenant: str, **limits: Any) -> None:
-        """Set a tenant's weight and limits (see `TenantSet`), in place of those it had."""
-        await self._administer("tenant_set", tenant_limits(tenant, limits))
+        """Set a tenant's weight, limits and budget (see `TenantSet`), in place of those it had."""
+        await self._administer("tenant_set", tenant_event(tenant=tenant, **limits))
+
+    async def prices(self) -> PriceView:
+        """The price book."""
+        return await self._ask(query.PRICES, query.PricesRequest(self._written), PriceView)
+
+    async def set_prices(self, **prices: Any) -> None:
+        """Set the price book (see `PriceSet`), in place of the one before."""
+        await self._administer("price_set", price_event(**prices))
 
     async def stats(self) -> Stats:
         """The cluster in numbers."""

@@ -3,7 +3,9 @@
 Loopback only, JetStream with a file store, every write synced. Users per role are set here too,
 so that a program that works in dev does not fail in production for want of a right: only the
 scheduler may write decisions, an agent only reports. Whoever connects without credentials is
-the operator (submit, administer, read), so `nats pub` works by hand.
+the operator (submit, administer, read), so `nats pub` works by hand. That operator is trusted: unlike
+in production (`deploy/nats.conf` says why) it shares the account of the log, so that `nats sub` and
+`nats stream view` work by hand, too.
 """
 
 from __future__ import annotations
@@ -43,13 +45,13 @@ accounts {{
     users: [
       {{ user: scheduler, password: "{scheduler}", permissions {{
         publish {{ allow: ["ev.leader", "ev.assign.>", "ev.decide.>", "ev.admin.cluster_created",
-          "hb._marker", "$JS.API.>", "$JS.ACK.>", "$JS.FC.>", "$KV.LEASE.>", "$O.SNAP.>", "_INBOX.>"] }}
+          "hb._marker", "$JS.API.>", "$JS.ACK.>", "$JS.FC.>", "$KV.LEASE.>", "$O.SNAP.>", "_INBOX.>", "_R_.>"] }}
         subscribe {{ allow: ["eventsched.>", "$SRV.>", "_INBOX.>"] }} }} }}
       {{ user: agent, password: "{agent}", permissions {{
         publish {{
-          allow: ["ev.node.*", "ev.run.*", "hb.*", "logs.>", "$JS.API.INFO", "$JS.API.STREAM.INFO.*",
-            "$JS.API.CONSUMER.CREATE.EV", "$JS.API.CONSUMER.CREATE.EV.>", "$JS.API.CONSUMER.MSG.NEXT.EV.*",
-            "$JS.API.CONSUMER.DELETE.EV.*", "$JS.API.STREAM.MSG.GET.EV", "$JS.API.STREAM.MSG.GET.LOGS"],
+          allow: ["ev.node.*", "ev.run.*", "hb.*", "logs.>", "$JS.API.STREAM.INFO.EV",
+            "$JS.API.CONSUMER.CREATE.EV", "$JS.API.CONSUMER.MSG.NEXT.EV.*", "$JS.API.CONSUMER.DELETE.EV.*",
+            "$JS.API.STREAM.MSG.GET.EV", "$JS.API.STREAM.MSG.GET.LOGS"],
           deny: ["hb._marker"] }}
         subscribe {{ allow: ["_INBOX.>"] }} }} }}
       {{ user: operator, password: "{operator}", permissions {{

@@ -7,10 +7,10 @@ import time
 from collections.abc import AsyncIterator
 from typing import Protocol
 
-import nats.errors
 from msgspec import Struct
 
 from eventsched import subjects
+from eventsched.log.direct import DirectReader
 from eventsched.log.link import Link
 from eventsched.log.streams import LOGS
 from eventsched.views import JobView
@@ -40,16 +40,24 @@ class Jobs(Protocol):
         ...
 
 
+class _Place(Struct):
+    """How far a run's output has been read: the next sequence in LOGS, and how many chunks came before."""
+
+    next_seq: int = 1
+    chunks: int = 0
+
+
 async def read_output(client: Jobs, view: JobView, follow: bool) -> AsyncIterator[OutputChunk]:
     """The output of a job's runs, oldest run first."""
-    read: dict[int, int] = {}
+    places: dict[int, _Place] = {}
     done: dict[int, None] = {}
     while True:
         view = await client.get(view.job_id, tenant=view.tenant)
         for one in view.tries:
             if one.run in done:
                 continue
-            async for chunk in _read_run(client, view, one.node, one.run, one.log_chunks, read, follow):
+            place = places.setdefault(one.run, _Place())
+            async for chunk in _read_run(client, view, one.node, one.run, one.log_chunks, place, follow):
                 yield chunk
             fresh = await client.get(view.job_id, tenant=view.tenant)
             if fresh.run != one.run or fresh.ended:
@@ -63,37 +71,27 @@ async def read_output(client: Jobs, view: JobView, follow: bool) -> AsyncIterato
 
 
 async def _read_run(
-    client: Jobs, view: JobView, node: str, run: int, total: int, read: dict[int, int], follow: bool
+    client: Jobs, view: JobView, node: str, run: int, total: int, place: _Place, follow: bool
 ) -> AsyncIterator[OutputChunk]:
     """One run's chunks that were not read yet, until all are there (`total`; -1 = it runs)."""
-    if total == 0:
-        return
-    subject = subjects.logs(view.tenant, node, run)
-    jetstream = client.link.client.jetstream()
-    subscription = await jetstream.subscribe(subject, stream=LOGS, ordered_consumer=True)
-    seen = 0
-    asked_at = started = time.monotonic()
+    reader = DirectReader(client.link, LOGS, place.next_seq, [subjects.logs(view.tenant, node, run)])
+    ended_at = time.monotonic()
     try:
-        while total < 0 or seen < total:
-            try:
-                message = await subscription.next_msg(timeout=POLL_S)
-            except (TimeoutError, nats.errors.TimeoutError):
-                if total >= 0 and time.monotonic() - started > CATCH_UP_S:
-                    return  # the stream has let go of its oldest output
-                if not follow and total < 0 and seen >= read.get(run, 0):
+        while total < 0 or place.chunks < total:
+            page = await reader.get_page(POLL_S)
+            for entry, msg_id in zip(page.entries, page.msg_ids, strict=True):
+                place.next_seq = entry.seq + 1
+                place.chunks += 1
+                yield OutputChunk(run, msg_id.rpartition(".")[2] or "stdout", entry.payload)
+            if page.entries:
+                continue
+            if total >= 0 and time.monotonic() - ended_at > CATCH_UP_S:
+                return  # the stream has let go of its oldest output
+            if total < 0 and reader.pending == 0:
+                if not follow:
                     return
-                if total < 0 and time.monotonic() - asked_at > POLL_S:
-                    asked_at = time.monotonic()
-                    fresh = await client.get(view.job_id, tenant=view.tenant)
-                    known = {one.run: one.log_chunks for one in fresh.tries}
-                    total = known.get(run, seen)
-                    started = time.monotonic()
-                continue
-            seen += 1
-            if seen <= read.get(run, 0):
-                continue
-            read[run] = seen
-            stream = (message.headers or {}).get("Nats-Msg-Id", "").rpartition(".")[2] or "stdout"
-            yield OutputChunk(run, stream, message.data)
+                fresh = await client.get(view.job_id, tenant=view.tenant)
+                total = {one.run: one.log_chunks for one in fresh.tries}.get(run, place.chunks)
+                ended_at = time.monotonic()
     finally:
-        await subscription.unsubscribe()
+        await reader.close()

@@ -4,6 +4,7 @@
     eventsched.list   ListRequest  -> JobList        eventsched.stats  StatsRequest -> Stats
     eventsched.wait   WaitRequest  -> JobView, once it has ended or the time is up
     eventsched.policies  PoliciesRequest -> [PolicyView]    eventsched.tenants  TenantsRequest -> [TenantView]
+    eventsched.prices    PricesRequest -> PriceView
 
 JSON both ways. Any scheduler answers, leader or not; `min_seq` makes it wait until it has folded
 that sequence, so that a client reads its own writes. Errors come in the service headers.
@@ -21,6 +22,7 @@ NODES = f"{SERVICE}.nodes"
 STATS = f"{SERVICE}.stats"
 POLICIES = f"{SERVICE}.policies"
 TENANTS = f"{SERVICE}.tenants"
+PRICES = f"{SERVICE}.prices"
 
 PAGE_MAX = 500
 WAIT_MAX_MS = 20_000
@@ -79,6 +81,12 @@ class PoliciesRequest(Struct, forbid_unknown_fields=True, omit_defaults=True):
 
 class TenantsRequest(Struct, forbid_unknown_fields=True, omit_defaults=True):
     """All tenants that have limits, runs or waiting jobs."""
+
+    min_seq: int = 0
+
+
+class PricesRequest(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """The price book."""
 
     min_seq: int = 0
 

@@ -9,14 +9,12 @@ import msgspec
 
 from eventsched import codec, subjects
 from eventsched.errors import DuplicateJob, EventschedError, InvalidSpec, PermissionDenied
-from eventsched.events import TenantSet
 from eventsched.ids import ID_RULE, is_id
 from eventsched.log.port import AppendError, Conflict, Denied, Outgoing
 from eventsched.new_ids import new_ulid
 from eventsched.reasons import explain_reason
 from eventsched.spec import JobSpec, problems
 
-WEIGHT_MAX = 1_000
 _read_back = msgspec.json.Decoder(JobSpec).decode
 
 
@@ -67,23 +65,6 @@ def _as_json(spec: JobSpec) -> bytes:
     except (TypeError, ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
         raise InvalidSpec(f"the job is no valid JobSpec: {error}", "see the fields of JobSpec") from error
     return payload
-
-
-def tenant_limits(tenant: str, limits: dict[str, Any]) -> TenantSet:
-    """The event that sets a tenant's limits. Raises InvalidSpec naming the field."""
-    if tenant != "*" and not is_id(tenant):
-        raise InvalidSpec(f"tenant {tenant[:80]!r} is not an id", ID_RULE)
-    try:
-        event = msgspec.convert({"tenant": tenant, **limits}, TenantSet)
-    except msgspec.ValidationError as error:
-        raise InvalidSpec(str(error), "limits are integers, or absent") from error
-    if not 1 <= event.weight <= WEIGHT_MAX:
-        raise InvalidSpec(f"weight: {event.weight} is not between 1 and {WEIGHT_MAX}")
-    amounts = {name: getattr(event, name) for name in ("cpu_millis", "memory_bytes", "gpus", "runs")}
-    for name, amount in {**amounts, **event.gpu_models}.items():
-        if amount is not None and amount < 0:
-            raise InvalidSpec(f"{name}: {amount} is negative", "leave it out for no limit")
-    return event
 
 
 def submit_error(error: AppendError, tenant: str, job_id: str) -> EventschedError:

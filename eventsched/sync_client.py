@@ -21,7 +21,7 @@ from eventsched.outputs import OutputChunk
 from eventsched.recorded import Recorded
 from eventsched.settings import DEFAULT_TENANT
 from eventsched.spec import JobSpec
-from eventsched.views import JobView, NodeView, PolicyView, Stats, TenantView
+from eventsched.views import JobView, NodeView, PolicyView, PriceView, Stats, TenantView
 
 T = TypeVar("T")
 
@@ -168,6 +168,14 @@ class SyncClient:
     def set_tenant(self, tenant: str, **limits: Any) -> None:
         """See `Client.set_tenant`."""
         self._run(self._client.set_tenant(tenant, **limits))
+
+    def prices(self) -> PriceView:
+        """See `Client.prices`."""
+        return self._run(self._client.prices())
+
+    def set_prices(self, **prices: Any) -> None:
+        """See `Client.set_prices`."""
+        self._run(self._client.set_prices(**prices))
 
     def stats(self) -> Stats:
         """See `Client.stats`."""

@@ -20,7 +20,7 @@ PREFIX_MIN = 6
 """Characters of a made id that name it for changing, at least;"""
 DRAWN_MIN = 3
 """so many of them from its random part."""
-RULE = f"to change a job, give its whole id, or at least {PREFIX_MIN} characters of one that was made for it"
+RULE = f"To change a job, give its whole id, or at least {PREFIX_MIN} characters of one that was made for it"
 
 
 class Lookup(Protocol):

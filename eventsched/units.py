@@ -54,6 +54,28 @@ def parse_gpus(text: str, what: str = "gpus") -> tuple[str, int]:
     return model, int(match["count"] or 1)
 
 
+def parse_money_micros(text: str, what: str = "price") -> int:
+    """Millionths of the currency from `2`, `0.5`, `12.345678`."""
+    if not re.fullmatch(r"[0-9]{1,10}(\.[0-9]{1,6})?", text.strip()) or Decimal(text) * 1_000_000 > 2**53:
+        raise InvalidSpec(f"{what}: {text!r} is no amount from 0 to 9007199254 with six decimals at most", "e.g. 2.5")
+    return int(Decimal(text) * 1_000_000)
+
+
+def parse_percent(text: str, what: str) -> int:
+    """A whole number of percent from `50` or `50%`."""
+    number = text.strip().removesuffix("%").strip()
+    if not number.isascii() or not number.isdigit():
+        raise InvalidSpec(f"{what}: {text!r} is not a whole number of percent", "e.g. 50")
+    return int(number)
+
+
+def format_money(micros: int) -> str:
+    """`12.50`, `0.0042`: two decimals, or as many as it takes."""
+    whole, part = divmod(abs(micros), 1_000_000)
+    decimals = f"{part:06d}".rstrip("0").ljust(2, "0")
+    return f"{'-' if micros < 0 else ''}{whole}.{decimals}"
+
+
 def format_bytes(value: int) -> str:
     """`1.5G`, `512M`; "-" for 0."""
     if not value:

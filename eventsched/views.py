@@ -40,6 +40,7 @@ class JobView(_View, kw_only=True):
     reason, detail: why it waits or how it ended: a stable code and words.
     seq: sequence of its submission. run: the current or last run.
     members: of an array, how many are in which state. position: place in its class's queue, from 1.
+    cost_micros: what its runs have cost so far, in millionths of the currency.
     """
 
     job_id: str
@@ -62,6 +63,7 @@ class JobView(_View, kw_only=True):
     priority: int = 0
     failures: int = 0
     losses: int = 0
+    cost_micros: int = 0
     driver: str = "docker"
     image: str = ""
     command: list[str] = field(default_factory=list)
@@ -141,10 +143,13 @@ class PolicyView(_View, kw_only=True):
 
 
 class TenantView(_View, kw_only=True):
-    """A tenant: weight, limits (absent = unlimited), and what its runs hold.
+    """A tenant: weight, limits (absent = unlimited), and what its runs hold and cost.
 
-    share_ppm: its dominant share of the cluster in millionths. own_limits: it has limits of its own,
-    not those of "*". waiting: its jobs without a run.
+    limits, held, borrowed: runs, cpu_millis, memory_bytes, gpu_millis (1000 = one GPU) and
+    gpu_millis:<model>. share_ppm: its dominant share of the cluster in millionths. own_limits: it has
+    limits of its own, not those of "*". waiting: its jobs without a run. borrowed: what it holds beyond
+    its limits, out of its cohort. spent_micros: in this period of its budget (until `next_period_ms`),
+    open runs so far included; previous_micros: in the one before; total_micros: ever.
     """
 
     tenant: str
@@ -154,6 +159,25 @@ class TenantView(_View, kw_only=True):
     share_ppm: int = 0
     waiting: int = 0
     own_limits: bool = False
+    cohort: str = ""
+    borrow_percent: int | None = None
+    lend_percent: int | None = None
+    borrowed: dict[str, int] = field(default_factory=dict)
+    budget_micros: int | None = None
+    budget_period_ms: int = 0
+    next_period_ms: int | None = None
+    spent_micros: int = 0
+    previous_micros: int = 0
+    total_micros: int = 0
+
+
+class PriceView(_View, kw_only=True):
+    """The price book: millionths of the currency for an hour of a core, a GiB, a GPU (by model)."""
+
+    core_micros_per_h: int = 0
+    gib_micros_per_h: int = 0
+    gpu_micros_per_h: int = 0
+    gpu_models: dict[str, int] = field(default_factory=dict)
 
 
 class Stats(_View, kw_only=True):

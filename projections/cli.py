@@ -31,6 +31,9 @@ async def scheduler(
     job_id_scope: Annotated[
         Literal["tenant", "cluster"], Parameter(help="where job ids of a new cluster are unique")
     ] = "tenant",
+    quota_default: Annotated[
+        Literal["unlimited", "nothing"], Parameter(help="what tenants of a new cluster may hold of what no limit names")
+    ] = "unlimited",
     suspect_after: Annotated[str, Parameter(help="a new cluster gives a silent node no runs after this")] = "12s",
     lost_after: Annotated[str, Parameter(help="a new cluster gives a silent node up after this")] = "45s",
     digest_every: Annotated[
@@ -54,6 +57,7 @@ async def scheduler(
         cluster_id=new_ulid(),
         clock_mode=clock,
         job_id_scope=job_id_scope,
+        quota_default=quota_default,
         suspect_after_ms=parse_duration_ms(suspect_after, "--suspect-after"),
         lost_after_ms=parse_duration_ms(lost_after, "--lost-after"),
         digest_every=digest_every,

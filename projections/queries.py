@@ -17,8 +17,9 @@ from eventsched.projections.cluster.arrays import member_key
 from eventsched.projections.cluster.state import TERMINAL, ClusterState, Job
 from eventsched.projections.history import History
 from eventsched.projections.scheduling.fleet import Fleet
+from eventsched.projections.scheduling.forecast import forecast
 from eventsched.projections.scheduling.usage import Usage
-from eventsched.projections.scheduling.waiting import why_waiting
+from eventsched.projections.scheduling.waiting import Why, why_waiting
 from eventsched.projections.views.members import PENDING, fate_of_range, range_end, view_of_range
 from eventsched.projections.views.present import job_view
 from eventsched.query import PAGE_MAX, GetRequest, ListRequest
@@ -45,14 +46,16 @@ class Queries:
         self._caches_seq = -1
         self._tenants: dict[str, None] = {}
         self._tenants_upto: Job | None = None
+        self._foreseen: tuple[int, dict[str, Why]] | None = None
 
     def view(self, job: Job, now_ms: int) -> JobView:
         """A job of the state, with the reason it waits for now."""
         view = job_view(self._state, job)
         waits = view.members.get("pending") if job.array is not None else job.state == "pending"
-        why = why_waiting(self._state, *self._current(), job, now_ms) if waits else None
-        if why is not None:
-            view.reason, view.detail = why
+        if waits:
+            why = why_waiting(self._state, *self._current(), job, now_ms, lambda: self._forecast(now_ms))
+            if why is not None:
+                view.reason, view.detail = why
         return view
 
     def _current(self) -> tuple[Fleet, Usage]:
@@ -60,6 +63,11 @@ class Queries:
             self._caches = Fleet(self._state), Usage(self._state)
             self._caches_seq = self._state.seq
         return self._caches
+
+    def _forecast(self, now_ms: int) -> dict[str, Why]:
+        if self._foreseen is None or self._foreseen[0] != self._state.seq:
+            self._foreseen = self._state.seq, forecast(self._state, now_ms)
+        return self._foreseen[1]
 
     # ---- one job ------------------------------------------------------------------------------
 

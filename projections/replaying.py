@@ -25,7 +25,7 @@ async def replay_digest(options: LinkOptions, at: int = 0, from_snapshot: bool =
         state = await Snapshots(link).load(at_most=at or None) if from_snapshot else ClusterState()
         started = state.seq
         replica = Replica(state)
-        feed = JetStreamLog(link).read(state.seq + 1)
+        feed = JetStreamLog(link, direct=True).read(state.seq + 1)  # operators may not make consumers
         while (not at or state.seq < at) and feed.pending != 0:
             entries = await feed.get(IDLE_S)
             if not entries:

@@ -58,6 +58,7 @@ class Ledger:
         runs: tuple[int, ...] = (),
         leash: bool = True,
         drivers: tuple[str, ...] = ("fake", "docker", "process", "manual"),
+        **more: object,
     ) -> int:
         """An agent joins; the session."""
         devices = tuple(Gpu(f"{node}-gpu{index}", model) for index, model in enumerate(gpus))
@@ -70,6 +71,7 @@ class Ledger:
             leash=leash,
             fence_after_ms=20_000,
             stop_ms=12_000,
+            **more,  # type: ignore[arg-type]
         )
         return self.put(subjects.node(node), event)
 

@@ -140,6 +140,9 @@ def run_environment(place: Place, launch: Launch) -> dict[str, str]:
     if launch.member >= 0:
         environment["EVENTSCHED_ARRAY_INDEX"] = str(launch.member)
         environment["EVENTSCHED_ARRAY_COUNT"] = str(launch.spec.array)
+    if launch.gang_head:
+        environment["EVENTSCHED_GANG_HEAD"] = launch.gang_head
+        environment["EVENTSCHED_GANG_SIZE"] = str(launch.spec.array)
     if launch.gpus:
         environment["NVIDIA_VISIBLE_DEVICES"] = ",".join(launch.gpus)
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(launch.gpus)

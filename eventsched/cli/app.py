@@ -50,6 +50,7 @@ VERBS: dict[Group, dict[str, str]] = {
     },
 }
 BENCHES = {
+    "decide": "eventsched.projections.bench.deciding:deciding",
     "fold": "eventsched.projections.bench.fold:fold",
     "throughput": "eventsched.projections.bench.throughput:throughput",
     "start": "eventsched.projections.bench.start:start",
@@ -63,11 +64,16 @@ POLICIES = {
     "set": "eventsched.cli.policy:policy_set",
 }
 TENANTS = {
-    "list": "eventsched.cli.policy:tenant_list",
-    "show": "eventsched.cli.policy:tenant_show",
-    "set": "eventsched.cli.policy:tenant_set",
-    "remove": "eventsched.cli.policy:tenant_remove",
+    "list": "eventsched.cli.tenants:tenant_list",
+    "show": "eventsched.cli.tenants:tenant_show",
+    "set": "eventsched.cli.tenants:tenant_set",
+    "remove": "eventsched.cli.tenants:tenant_remove",
 }
+PRICES = {
+    "show": "eventsched.cli.tenants:price_show",
+    "set": "eventsched.cli.tenants:price_set",
+}
+EVALUATIONS = {"placement": "eventsched.projections.simulation.command:placement"}
 REPLAYS = {"digest": "eventsched.projections.cli:digest"}
 
 
@@ -85,8 +91,10 @@ def build(arguments: list[str]) -> App:
         _mount(app, verbs, listed=not arguments or arguments[0].startswith("-"), group=group)
     for name, text, group, commands in (
         ("policy", "Which policy decides, and with which parameters.", CLUSTER, POLICIES),
-        ("tenant", "What tenants may hold, and what they hold.", CLUSTER, TENANTS),
+        ("tenant", "What tenants may hold and spend, and what they hold.", CLUSTER, TENANTS),
+        ("price", "What an hour of a core, memory or a GPU costs.", CLUSTER, PRICES),
         ("replay", "Fold the log again, here and now.", CLUSTER, REPLAYS),
+        ("evaluate", "Recorded workloads through policies, measured as published.", SERVE, EVALUATIONS),
         ("bench", "Measure this machine: each prints one JSON object.", SERVE, BENCHES),
     ):
         sub = App(name=name, help=text, group=group)

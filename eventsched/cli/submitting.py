@@ -24,7 +24,7 @@ from eventsched.visible import visible
 
 _AS_TYPED = (
     *("name", "driver", "workdir", "network", "priority", "hold", "retries", "array"),
-    *("on_lost", "on_disconnect", "after_ok", "after_any"),
+    *("on_lost", "on_disconnect", "after_ok", "after_any", "gang", "sla"),
 )
 
 
@@ -60,6 +60,12 @@ class JobOptions:
     after_ok: Annotated[tuple[str, ...], Parameter(help="start after this job succeeded; may be repeated")] = ()
     after_any: Annotated[tuple[str, ...], Parameter(help="start after this job ended; may be repeated")] = ()
     array: Annotated[Count, Parameter(help="make an array of so many members")] = None
+    gang: Annotated[bool, Parameter(negative=(), help="its members start together or not at all")] = False
+    estimate: Annotated[str, Parameter(help="how long it will probably run, for backfill and srsf")] = ""
+    deadline: Annotated[str, Parameter(help="when it should have ended, from now, for the order edf")] = ""
+    sla: Annotated[
+        Literal["best_effort", "batch", "latency_sensitive"] | None, Parameter(help="who gives way first; batch")
+    ] = None
     label: Annotated[tuple[str, ...], Parameter(help="NAME=VALUE; may be repeated")] = ()
     hold: Annotated[bool, Parameter(negative=(), help="wait until released")] = False
     duration: Annotated[str, Parameter(help="how long a fake job runs")] = ""
@@ -89,6 +95,8 @@ class JobOptions:
         }
         times = (
             ("max_runtime_ms", "--max-runtime", self.max_runtime),
+            ("estimate_ms", "--estimate", self.estimate),
+            ("deadline_ms", "--deadline", self.deadline),
             ("queue_timeout_ms", "--queue-timeout", self.queue_timeout),
             ("stop_grace_ms", "--grace", self.grace),
             ("retry_backoff_ms", "--backoff", self.backoff),
@@ -124,6 +132,8 @@ async def submit(
     name none), --wait, --logs and --output go with it.
     """
     if file is None:
+        if not image and options.driver in (None, "docker"):
+            raise UsageError("image: none is given", "e.g. `eventsched submit busybox -- echo hello`, or -f FILE")
         jobs = [FileJob(job_id, "", options.spec(image, command))]
     else:
         _refuse_beside_a_file(file, [*(["IMAGE"] if image or command else []), *(["--id"] if job_id else [])], options)

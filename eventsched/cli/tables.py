@@ -7,7 +7,7 @@ reasons are typed by others, and neither the terminal nor rich's markup may obey
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -16,8 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from eventsched.reasons import in_words
-from eventsched.units import format_bytes, format_cpus, format_ms
-from eventsched.views import JobView, NodeView, PolicyView, Stats, TenantView
+from eventsched.units import format_bytes, format_cpus, format_money, format_ms
+from eventsched.views import JobView, NodeView, PolicyView, Stats
 from eventsched.visible import visible
 
 COLOURS = {
@@ -54,14 +54,15 @@ def show(content: RenderableType) -> None:
         print(line.rstrip())
 
 
-def _plain(*titles: str) -> Table:
+def plain(*titles: str) -> Table:
+    """An empty table without lines; only REASON may wrap."""
     table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
     for title in titles:
         table.add_column(title, no_wrap=title != "REASON", overflow="fold" if title == "REASON" else "ellipsis")
     return table
 
 
-def _block() -> Table:
+def block() -> Table:
     """Names on the left, what they say on the right."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
@@ -69,7 +70,8 @@ def _block() -> Table:
     return table
 
 
-def _row(table: Table, *cells: object) -> None:
+def row(table: Table, *cells: object) -> None:
+    """A row of a table; what is not a `Text` is shown as plain text, control characters made visible."""
     table.add_row(*(cell if isinstance(cell, Text) else Text(visible(cell)) for cell in cells))
 
 
@@ -77,7 +79,8 @@ def _state(state: str, more: str = "") -> Text:
     return Text.assemble((visible(state), COLOURS.get(state, "")), visible(more))
 
 
-def _clock(ms: int | None) -> str:
+def clock(ms: int | None) -> str:
+    """The time of day; with the date if that is not today."""
     if not ms:
         return "-"
     at = datetime.fromtimestamp(ms / 1000)
@@ -103,19 +106,19 @@ def _members(view: JobView) -> str:
 
 def jobs_table(views: Sequence[JobView]) -> Table:
     """One line a job, REASON last, as it is the longest."""
-    table = _plain("JOB", "TENANT", "STATE", "NODE", "TRY", "EXIT", "SUBMITTED", "RAN", "REASON")
+    table = plain("JOB", "TENANT", "STATE", "NODE", "TRY", "EXIT", "SUBMITTED", "RAN", "REASON")
     for view in views:
         reason = _members(view) if view.array and not view.reason else _why(view)
         job_id = f"{view.job_id}[{view.array}]" if view.array else view.job_id
         exit_code = "-" if view.exit_code is None else str(view.exit_code)
-        row = (view.node or "-", str(view.attempt or "-"), exit_code, _clock(view.submitted_ms), _ran(view), reason)
-        _row(table, job_id, view.tenant, _state(view.state), *row)
+        rest = (view.node or "-", str(view.attempt or "-"), exit_code, clock(view.submitted_ms), _ran(view), reason)
+        row(table, job_id, view.tenant, _state(view.state), *rest)
     return table
 
 
 def job_block(view: JobView) -> Table:
     """Everything about one job."""
-    table = _block()
+    table = block()
     runs = ", ".join(f"{one.run} on {one.node}" for one in view.tries)
     asked = f"{format_cpus(view.cpu_millis)} cpus, memory {format_bytes(view.memory_bytes)}"
     if view.gpus:
@@ -125,26 +128,27 @@ def job_block(view: JobView) -> Table:
         ("state", _state(view.state, f" ({view.run_state})" if view.run_state == "stopping" else "")),
         ("reason", _why(view, explain=True)),
         ("members", _members(view)),
-        ("what", " ".join([view.image, *view.command]).strip() + f"  ({view.driver})"),
+        ("what", f"{' '.join([view.image, *view.command])}  ({view.driver})".strip()),
         ("asks", asked),
         ("node", view.node),
         ("attempt", f"{view.attempt}  (failures {view.failures}, losses {view.losses})" if view.attempt else ""),
         ("runs", runs),
         ("exit code", "" if view.exit_code is None else view.exit_code),
-        ("submitted", _clock(view.submitted_ms) + (f"  by {view.submitted_by}" if view.submitted_by else "")),
-        ("assigned", _clock(view.assigned_ms)),
-        ("started", _clock(view.started_ms)),
+        ("submitted", clock(view.submitted_ms) + (f"  by {view.submitted_by}" if view.submitted_by else "")),
+        ("assigned", clock(view.assigned_ms)),
+        ("started", clock(view.started_ms)),
         (
             "finished",
-            _clock(view.finished_ms) + (f"  after {_ran(view)}" if view.finished_ms and view.started_ms else ""),
+            clock(view.finished_ms) + (f"  after {_ran(view)}" if view.finished_ms and view.started_ms else ""),
         ),
         ("waits for", ", ".join(view.waiting_on)),
+        ("cost", format_money(view.cost_micros) if view.cost_micros else ""),
         ("labels", ", ".join(f"{name}={value}" for name, value in view.labels.items())),
         ("sequence", view.seq),
     ]
     for name, value in rows:
         if value not in ("", None):
-            _row(table, name, value)
+            row(table, name, value)
     return table
 
 
@@ -154,14 +158,14 @@ def _gpus(counts: dict[str, int]) -> str:
 
 def nodes_table(views: Sequence[NodeView]) -> Table:
     """One line a node: free / capacity."""
-    table = _plain("NODE", "STATE", "CPUS", "MEMORY", "GPUS", "RUNS", "DRIVERS", "LOAD", "HEARD")
+    table = plain("NODE", "STATE", "CPUS", "MEMORY", "GPUS", "RUNS", "DRIVERS", "LOAD", "HEARD")
     for view in views:
         note = " cordoned" if view.cordoned and not view.draining else ""
         if view.draining and view.state not in ("draining", "drained"):
             note = " draining"
         state = _state(view.state, note)
         free, capacity = view.free, view.capacity
-        _row(
+        row(
             table,
             view.node,
             state,
@@ -178,10 +182,10 @@ def nodes_table(views: Sequence[NodeView]) -> Table:
 
 def node_runs_table(view: NodeView) -> Table:
     """The runs of one node, with what they use."""
-    table = _plain("RUN", "JOB", "STATE", "CPUS", "MEMORY", "GPUS", "CPU NOW", "MEMORY NOW")
+    table = plain("RUN", "JOB", "STATE", "CPUS", "MEMORY", "GPUS", "CPU NOW", "MEMORY NOW")
     for run in view.runs:
         usage = view.usage.get(str(run["run"]), {})
-        _row(
+        row(
             table,
             str(run["run"]),
             f"{run['tenant']}/{run['job_id']}",
@@ -197,7 +201,7 @@ def node_runs_table(view: NodeView) -> Table:
 
 def stats_block(stats: Stats) -> Table:
     """The cluster in numbers."""
-    table = _block()
+    table = block()
 
     def counts(values: dict[str, int]) -> str:
         return ", ".join(f"{count} {name}" for name, count in values.items()) or "none"
@@ -222,52 +226,26 @@ def stats_block(stats: Stats) -> Table:
     for one in stats.recent_anomalies[-5:]:
         rows.append(("", f"{one['seq']}: {one['kind']} {one['subject']} {one['detail']}"))
     for name, value in rows:
-        _row(table, name, value)
+        row(table, name, value)
     return table
 
 
 def policies_table(views: Sequence[PolicyView]) -> Table:
     """All policies."""
-    table = _plain("", "POLICY", "PARAMETERS", "WHAT IT DOES")
+    table = plain("", "POLICY", "PARAMETERS", "WHAT IT DOES")
     for view in views:
         params = " ".join(f"{name}={value}" for name, value in view.params.items())
-        _row(table, "*" if view.current else "", f"{view.name}/{view.version}", params, view.summary)
+        row(table, "*" if view.current else "", f"{view.name}/{view.version}", params, view.summary)
     return table
 
 
 def policy_block(view: PolicyView) -> Table:
     """One policy, stage by stage."""
-    table = _plain("", "")
+    table = plain("", "")
     table.show_header = False
     rows = [("policy", f"{view.name}/{view.version}" + (" (decides now)" if view.current else "")), ("", view.summary)]
     rows += [(stage, f"{view.params.get(stage, '')}: {text}") for stage, text in view.stages.items()]
     rows += [(name, str(value)) for name, value in view.params.items() if name not in view.stages]
     for name, text in [*rows, ("ties", view.ties)]:
-        _row(table, name, text)
+        row(table, name, text)
     return table
-
-
-def tenants_table(views: Sequence[TenantView]) -> Table:
-    """Tenants: held of limit, kind by kind."""
-    table = _plain("TENANT", "WEIGHT", "RUNS", "CPUS", "MEMORY", "GPUS", "SHARE", "WAITING", "LIMITS FROM")
-    for view in views:
-        models = [kind for kind in {**view.limits, **view.held} if kind.startswith("gpu:")]
-        gpus = [_of(view, "gpus", str), *(f"{kind[4:].upper()} {_of(view, kind, str)}" for kind in sorted(models))]
-        _row(
-            table,
-            view.tenant,
-            str(view.weight),
-            _of(view, "runs", str),
-            _of(view, "cpu_millis", format_cpus),
-            _of(view, "memory_bytes", format_bytes),
-            ", ".join(gpus),
-            f"{view.share_ppm / 10_000:.1f} %",
-            str(view.waiting),
-            "its own" if view.own_limits else ("*" if view.limits else "-"),
-        )
-    return table
-
-
-def _of(view: TenantView, kind: str, form: Callable[[int], str]) -> str:
-    held = form(view.held.get(kind, 0))
-    return f"{held} of {form(view.limits[kind])}" if kind in view.limits else held

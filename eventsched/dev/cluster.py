@@ -24,7 +24,7 @@ from eventsched.nats_server import NatsServer, die_with_parent
 from eventsched.settings import STATE_FILE, DevState, read_dev_state
 
 READY_TIMEOUT_S = 30.0
-CLAIM_TIMEOUT_S = 10.0
+CLAIM_TIMEOUT_S = 20.0
 WATCH_S = 0.3
 LOCK_FILE = "dev.lock"
 AGENT = "agent-"
@@ -63,8 +63,8 @@ class DevCluster:
     async def claim(self) -> None:
         """Take the data directory. Raises EventschedError when another dev has it.
 
-        NATS holds on to the claim, too: two servers over one store would ruin it, and when a dev is killed
-        its server lives on for a moment.
+        The parts hold on to the claim, too: when a dev is killed they live on for a moment, and two servers
+        over one store would ruin it.
         """
         try:
             self.data.mkdir(parents=True, exist_ok=True)
@@ -79,10 +79,15 @@ class DevCluster:
                 fcntl.flock(self._claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return
             running = read_dev_state(self.data)
-            if running is not None or asyncio.get_running_loop().time() > deadline:
-                where = f"process {running.pid}, {running.nats}" if running else f"it holds {self.data / LOCK_FILE}"
+            if running is not None:
                 raise EventschedError(
-                    f"eventsched dev runs here already ({where})", "use it, stop it, or choose another --data"
+                    f"eventsched dev runs here already (process {running.pid}, {running.nats})",
+                    "use it, stop it, or choose another --data",
+                )
+            if asyncio.get_running_loop().time() > deadline:
+                raise EventschedError(
+                    f"an earlier eventsched dev is still starting or ending here (it holds {self.data / LOCK_FILE})",
+                    "try again in a moment, or choose another --data",
                 )
             await asyncio.sleep(0.05)
 
@@ -142,7 +147,7 @@ class DevCluster:
                     stdout=target,
                     stderr=target,
                     start_new_session=True,
-                    pass_fds=keep_open,
+                    pass_fds=(self._claim, *keep_open),
                     preexec_fn=die_with_parent,
                 )
 

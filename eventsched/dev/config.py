@@ -19,7 +19,7 @@ from msgspec import Struct, field
 
 from eventsched.client import Client
 from eventsched.errors import EventschedError, SettingsError
-from eventsched.submissions import tenant_limits
+from eventsched.tenancy import tenant_event
 
 Clock = Literal["wall", "manual"]
 DriverName = Literal["docker", "process", "fake", "manual"]
@@ -48,7 +48,7 @@ def read_config(path: Path | None) -> DevConfig:
     try:
         config = msgspec.convert(tomllib.loads(path.read_text()), DevConfig)
         for tenant, limits in config.tenants.items():
-            tenant_limits(tenant, limits)
+            tenant_event(tenant=tenant, **limits)
     except OSError as error:
         raise SettingsError(f"--config: {path} cannot be read: {error.strerror}", "name a readable file") from error
     except EventschedError as error:

@@ -11,6 +11,7 @@ from eventsched.events.admin import (
     NodeDrained,
     NodeUncordoned,
     PolicySet,
+    PriceSet,
     TenantSet,
     TimersSet,
 )
@@ -73,6 +74,7 @@ __all__ = [
     "Owed",
     "PolicyJudged",
     "PolicySet",
+    "PriceSet",
     "TenantSet",
     "Rejection",
     "ReleaseRequested",

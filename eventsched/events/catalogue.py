@@ -27,6 +27,7 @@ ADMIN_KINDS: dict[str, type[Event]] = {
     "clock_set": admin.ClockSet,
     "policy_set": admin.PolicySet,
     "tenant_set": admin.TenantSet,
+    "price_set": admin.PriceSet,
     "node_cordoned": admin.NodeCordoned,
     "node_uncordoned": admin.NodeUncordoned,
     "node_drained": admin.NodeDrained,
@@ -42,6 +43,10 @@ DECIDE_KIND_OF: dict[type[Event], str] = {struct: kind for kind, struct in DECID
 
 EXAMPLES: tuple[tuple[str, Event], ...] = (
     ("ev.admin.cluster_created", admin.ClusterCreated(cluster_id="01k9zq3v4m8r5t6w7x8y9z0abc")),
+    (
+        "ev.admin.cluster_created",
+        admin.ClusterCreated(cluster_id="01k9zq3v4m8r5t6w7x8y9z0abd", quota_default="nothing"),
+    ),
     ("ev.leader", decisions.LeaderClaimed(leader="sched-a", nonce="5f2c", version="0.1.0")),
     (
         "ev.node.n1",
@@ -151,6 +156,25 @@ EXAMPLES: tuple[tuple[str, Event], ...] = (
     ("ev.admin.policy_set", admin.PolicySet(name="first-fit", by="ops")),
     ("ev.admin.tenant_set", admin.TenantSet(tenant="acme", gpu_models={"A100": 4}, runs=100, weight=2, by="ops")),
     (
+        "ev.admin.tenant_set",
+        admin.TenantSet(
+            tenant="acme",
+            gpus=8,
+            cohort="research",
+            borrow_percent=50,
+            lend_percent=75,
+            budget_micros=250_000_000,
+            budget_period_ms=86_400_000,
+            by="ops",
+        ),
+    ),
+    (
+        "ev.admin.price_set",
+        admin.PriceSet(
+            core_micros_per_h=40_000, gib_micros_per_h=5_000, gpu_micros_per_h=900_000, gpu_models={"A100": 2_500_000}
+        ),
+    ),
+    (
         "ev.decide.policy_judged",
         decisions.PolicyJudged(
             epoch=2, round=11, basis=23, now_ms=1764000090000, request=23, name="first-fit", version=1
@@ -160,5 +184,18 @@ EXAMPLES: tuple[tuple[str, Event], ...] = (
     ("ev.admin.clock_set", admin.ClockSet(now_ms=60000)),
     ("ev.decide.digest_recorded", decisions.DigestRecorded(epoch=2, at_seq=20, digest="b5c1")),
     ("ev.decide.fold_raised", decisions.FoldRaised(epoch=2, fold_version=2)),
+    (
+        "ev.assign.n1",
+        decisions.StopOrdered(
+            epoch=2,
+            round=12,
+            basis=24,
+            now_ms=1764000095000,
+            run=19,
+            reason="preempted",
+            detail="in favour of acme/j2 (priority 10)",
+            in_favour_of="acme/j2",
+        ),
+    ),
 )
 """One or more examples of every event, in the order they might appear in a log."""

@@ -59,11 +59,15 @@ class RunAssigned(Decision, frozen=True, kw_only=True, omit_defaults=True, tag_f
 
 
 class StopOrdered(Decision, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="run.stop_ordered"):
-    """Stop this run: SIGTERM, the job's grace, SIGKILL. detail: in whose favour, for people."""
+    """Stop this run: SIGTERM, the job's grace, SIGKILL. detail: in whose favour, for people.
+
+    in_favour_of: the waiting job (`<tenant>/<job>`) its place is kept for, when it gives way to one.
+    """
 
     run: Int
     reason: str
     detail: str = ""
+    in_favour_of: str = ""
 
 
 class FinishOrdered(

@@ -104,13 +104,14 @@ def _type(annotation: Any) -> str:
     plain = isinstance(annotation, type) and not hasattr(annotation, "__args__")
     text = annotation.__name__ if plain else str(annotation)
     text = re.sub(r"Annotated\[int, Meta\([^)]*\)\]", "int", re.sub(r"\b[a-z_]+\.(?=[a-zA-Z_.]*[A-Z])", "", text))
+    text = re.sub(r"Union\[(Literal\[[^]]*\]), UnsetType\]", r"\1", text)
     text = re.sub(r"Optional\[(.*)\]", r"\1 or null", text).replace(" | None", " or null")
     return "`" + re.sub(r"Union\[(\w+), (\w+)\]", r"\1 or \2", text) + "`"
 
 
 def _default(field: msgspec.structs.FieldInfo) -> str:
     if field.default is not msgspec.NODEFAULT:
-        return f"`{msgspec.json.encode(field.default).decode()}`"
+        return "absent" if field.default is msgspec.UNSET else f"`{msgspec.json.encode(field.default).decode()}`"
     if field.default_factory is not msgspec.NODEFAULT:
         return f"`{msgspec.json.encode(field.default_factory()).decode()}`"
     return "required"

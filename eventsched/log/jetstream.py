@@ -17,6 +17,7 @@ import nats.errors
 
 from eventsched.errors import PermissionDenied
 from eventsched.log import seams
+from eventsched.log.direct import DirectReader
 from eventsched.log.link import Link
 from eventsched.log.port import (
     BATCH_MAX,
@@ -61,16 +62,22 @@ _decode_ack = msgspec.json.Decoder(_PubAck).decode
 
 
 class JetStreamLog:
-    """`EventLog` over the stream EV, or (without batches and fence) over another one."""
+    """`EventLog` over the stream EV, or (without batches and fence) over another one.
 
-    def __init__(self, link: Link, timeout_s: float = APPEND_TIMEOUT_S, stream: str = EV) -> None:
+    direct: read without a consumer (see `eventsched.log.direct`).
+    """
+
+    def __init__(
+        self, link: Link, timeout_s: float = APPEND_TIMEOUT_S, stream: str = EV, *, direct: bool = False
+    ) -> None:
         self._link = link
         self._timeout_s = timeout_s
         self._stream = stream
+        self._reader = DirectReader if direct else StreamReader
 
-    def read(self, from_seq: int, subjects: Sequence[str] = ()) -> StreamReader:
+    def read(self, from_seq: int, subjects: Sequence[str] = ()) -> DirectReader | StreamReader:
         """See `EventLog.read`."""
-        return StreamReader(self._link, self._stream, from_seq, subjects, contiguous=self._stream == EV)
+        return self._reader(self._link, self._stream, from_seq, subjects, contiguous=self._stream == EV)
 
     async def last_on(self, subject: str) -> tuple[int, str] | None:
         """See `EventLog.last_on`. Reads from the stream's leader: what was acknowledged is seen."""

@@ -56,6 +56,7 @@ class Link:
         self.closed = asyncio.Event()
         self.on_reconnect: list[Callable[[], None]] = []
         self.last_error = ""
+        self.unauthorized = False
         self._waiting: dict[str, list[asyncio.Future[Any]]] = {}
 
     @property
@@ -105,6 +106,7 @@ class Link:
 
     async def _on_error(self, error: Exception) -> None:
         self.last_error = str(error) or type(error).__name__
+        self.unauthorized = self.unauthorized or "authorization" in self.last_error.lower()
         match = _DENIED.search(str(error))
         if match is None:
             _log.debug("nats_error", error=str(error) or type(error).__name__)
@@ -163,15 +165,15 @@ async def connect(options: LinkOptions, name: str, *, forever: bool = True) -> L
             )
     except (OSError, TimeoutError, nats.errors.Error) as error:
         await link.close()
-        raise _no_server(options, str(error).strip() or link.last_error or type(error).__name__) from error
+        raise _no_server(link, str(error).strip() or link.last_error or type(error).__name__) from error
     link.connected.set()
     return link
 
 
-def _no_server(options: LinkOptions, text: str) -> NoServer:
-    if "authorization" in text.lower():
-        return NoServer(f"the NATS server at {options.url} refuses these credentials", "check user, password or file")
+def _no_server(link: Link, text: str) -> NoServer:
+    if link.unauthorized or "authorization" in text.lower():  # what came after a refusal may be a mere end of file
+        return NoServer(f"the NATS server at {link.url} refuses these credentials", "check user, password or file")
     return NoServer(
-        f"no NATS server answers at {options.url} ({text})",
+        f"no NATS server answers at {link.url} ({text})",
         "start one with `eventsched dev`, or name another with --nats or EVENTSCHED_NATS",
     )

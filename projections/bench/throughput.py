@@ -16,6 +16,7 @@ from eventsched.cli.common import print_json
 from eventsched.client import Client, Submitted
 from eventsched.errors import EventschedError
 from eventsched.events import RunAssigned, RunStarted
+from eventsched.log.jetstream import JetStreamLog
 from eventsched.spec import FakeRun, JobSpec
 from eventsched.telemetry import configure_logging
 
@@ -109,7 +110,7 @@ async def _burst(client: Client, jobs: int, mode: str) -> tuple[float, float]:
 
 async def _single_jobs(client: Client, count: int) -> tuple[list[float], list[float]]:
     """Milliseconds from before the submission until its assign, and its start, were read from the log."""
-    feed = client.log.read(await client.last_seq() + 1, ["ev.assign.*", "ev.run.*"])
+    feed = JetStreamLog(client.link).read(await client.last_seq() + 1, ["ev.assign.*", "ev.run.*"])
     await feed.get(0.3)
     assigned, started = [], []
     try:

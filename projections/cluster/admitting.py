@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from eventsched.ids import job_key
+from eventsched.projections.cluster.demand import count
 from eventsched.projections.cluster.finishing import doom, resolve_parent
 from eventsched.projections.cluster.state import TERMINAL, ArrayState, ClusterState, Job
 
@@ -13,8 +14,9 @@ def admit(state: ClusterState, job: Job) -> None:
     state.unjudged.pop(job.seq, None)
     state.changes.jobs[job.key] = None
     spec = job.spec
+    count(state, spec)
     job.held = job.held or spec.hold
-    if spec.array:
+    if spec.array and job.state not in TERMINAL:  # it may have been aborted just before its first assign
         job.array = ArrayState()
     if spec.after_ok or spec.after_any:
         _link_parents(state, job)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from eventsched.projections.cluster.gone import GONE_KEPT, is_gone
-from eventsched.projections.cluster.state import TERMINAL, ClusterState, Job, Node
+from eventsched.projections.cluster.state import TERMINAL, ArrayState, ClusterState, Job, Node
+from eventsched.wire import MAX_INT
 
 
 def check(state: ClusterState) -> list[str]:
@@ -70,6 +71,18 @@ def _check_array(state: ClusterState, job: Job) -> Iterator[str]:
         yield f"array {job.key}: {ended} ended, {len(array.live)} live, {unreached} to come of {job.spec.array}"
     if job.state in TERMINAL and (array.live or unreached):
         yield f"array {job.key} ended before its members"
+    if job.spec.gang:
+        yield from _check_gang(state, job, array, unreached)
+
+
+def _check_gang(state: ClusterState, job: Job, array: ArrayState, unreached: int) -> Iterator[str]:
+    members = [member for index in array.live if (member := state.jobs.get(f"{job.key}.{index}")) is not None]
+    running = sum(member.run in state.runs for member in members)
+    if running != array.open:
+        yield f"gang {job.key} counts {array.open} runs, {running} are open"
+    in_a_round = state.round_next < state.round_count
+    if not in_a_round and 0 < running < len(members) + unreached and not array.restarting and array.fate is None:
+        yield f"gang {job.key} is split: {running} of {len(members) + unreached} members run"
 
 
 def _check_runs(state: ClusterState) -> Iterator[str]:
@@ -105,6 +118,13 @@ def _check_ledgers(state: ClusterState) -> Iterator[str]:
         yield "a node is listed as gone and is not"
     if len(state.gone) != sum(is_gone(node) for node in state.nodes.values()) or len(state.gone) > GONE_KEPT:
         yield f"{len(state.gone)} nodes are listed as gone"
+    for run_seq, rate in state.rates.items():
+        if run_seq not in state.runs or rate <= 0:
+            yield f"rate of {run_seq} is of no open run, or none"
+    for tenant, account in state.accounts.items():
+        spent = account.current_micros + account.previous_micros
+        if not 0 <= spent <= account.total_micros and account.total_micros < MAX_INT:
+            yield f"account of {tenant} does not add up"
     for run_seq in state.finishes_owed:
         if run_seq not in state.runs:
             yield f"owed finish of closed run {run_seq}"

@@ -1,7 +1,7 @@
 """The canonical image of a state and its hash: equal digests are equal states.
 
 The image is also what a snapshot stores, so a snapshot is verified by hashing its bytes. Empty
-containers are not written: adding a field that is one leaves old digests as they are.
+containers and flags that are off are not written: adding such a field leaves old digests as they are.
 """
 
 from __future__ import annotations
@@ -15,10 +15,15 @@ from eventsched.projections.cluster.state import CANONICAL, ClusterState
 
 _HINTS = get_type_hints(ClusterState)
 _EMPTY = ClusterState()
+
+
+def _field(name: str) -> Any:
+    empty = getattr(_EMPTY, name)
+    return msgspec.field(default=False) if empty is False else msgspec.field(default_factory=type(empty))
+
+
 _Image: Any = msgspec.defstruct(
-    "StateImage",
-    [(name, _HINTS[name], msgspec.field(default_factory=type(getattr(_EMPTY, name)))) for name in CANONICAL],
-    omit_defaults=True,
+    "StateImage", [(name, _HINTS[name], _field(name)) for name in CANONICAL], omit_defaults=True
 )
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(_Image)

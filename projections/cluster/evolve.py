@@ -16,7 +16,7 @@ from typing import Any
 
 from eventsched import events as e
 from eventsched import subjects
-from eventsched.projections.cluster import jobs, nodes, runs, tenants
+from eventsched.projections.cluster import jobs, money, nodes, runs, tenants
 from eventsched.projections.cluster.anomalies import anomaly
 from eventsched.projections.cluster.rounds import in_round, of_current_epoch
 from eventsched.projections.cluster.state import FOLD_VERSION, ClusterState, PolicyChoice
@@ -45,6 +45,7 @@ def _cluster_created(state: ClusterState, recorded: Recorded, event: e.ClusterCr
     state.generation = event.generation
     state.clock_mode = event.clock_mode
     state.job_id_scope = event.job_id_scope
+    state.grants_only = event.quota_default == "nothing"
     state.fold_version = event.fold_version
     state.finished_keep = max(0, event.finished_keep)
     state.digest_every = max(1, event.digest_every)
@@ -144,6 +145,7 @@ _HANDLERS: dict[type, Callable[[ClusterState, Recorded, Any], None]] = {
     e.PolicySet: _policy_set,
     e.PolicyJudged: _policy_judged,
     e.TenantSet: tenants.tenant_set,
+    e.PriceSet: money.price_set,
     e.LeaderClaimed: _leader_claimed,
     e.DigestRecorded: _digest_recorded,
     e.FoldRaised: _fold_raised,

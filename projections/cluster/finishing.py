@@ -105,6 +105,9 @@ def _finish_array(state: ClusterState, parent: Job, array: ArrayState) -> None:
     state.changes.jobs[parent.key] = None
     if parent.state in TERMINAL or array.live or array.next < parent.spec.array:
         return
+    if array.fate is not None:
+        finish(state, parent, *array.fate)
+        return
     failed = parent.spec.array - array.ended.get("succeeded", 0)
     text = f"{failed} of {parent.spec.array} members did not succeed"
     if not failed:
@@ -112,4 +115,4 @@ def _finish_array(state: ClusterState, parent: Job, array: ArrayState) -> None:
     elif parent.abort_seq:
         finish(state, parent, "aborted", "aborted", text)
     else:
-        finish(state, parent, "failed", "members_failed", text)
+        finish(state, parent, "failed", "gang_failed" if parent.spec.gang else "members_failed", text)

@@ -13,6 +13,7 @@ from eventsched.events import (
     RequeueRequested,
 )
 from eventsched.ids import job_key
+from eventsched.projections.cluster import gangs
 from eventsched.projections.cluster.admitting import admit
 from eventsched.projections.cluster.anomalies import anomaly
 from eventsched.projections.cluster.arrays import live_members, member_key, reach_member
@@ -76,7 +77,10 @@ def concluded(state: ClusterState, recorded: Recorded, verdict: Concluded) -> No
             job = state.jobs.get(member_key(job, conclusion.member))
         if job is None or job.state in TERMINAL:
             continue
-        if job.array is not None:
+        if job.array is not None and job.spec.gang:
+            if not job.array.open:
+                gangs.end(state, job, conclusion.state, conclusion.reason, conclusion.detail)
+        elif job.array is not None:
             end_unreached(state, job, conclusion.state, conclusion.reason, conclusion.detail)
         elif job.state == "pending":
             finish(state, job, conclusion.state, conclusion.reason, conclusion.detail)
@@ -111,14 +115,19 @@ def abort_requested(state: ClusterState, recorded: Recorded, request: AbortReque
         run = state.runs.get(one.run)
         if run is None:
             finish(state, one, "aborted", "aborted", request.reason[:500])
+            _tell_gang(state, one)
         else:
             one.reason = "aborted"
             one.detail = request.reason[:500]
-            if not run.stop_owed and not run.stop_reason:
-                run.stop_owed = "aborted"
-                state.stops_owed[run.seq] = None
+            gangs.owe_stop(state, run, "aborted")
     if job.array is not None and job.state not in TERMINAL:
         end_unreached(state, job, "aborted", "aborted", request.reason[:500])
+
+
+def _tell_gang(state: ClusterState, member: Job) -> None:
+    gang = gangs.unit_of(state, member)
+    if gang is not member:
+        gangs.member_ended(state, gang, member)
 
 
 def hold_requested(state: ClusterState, recorded: Recorded, request: HoldRequested) -> None:
@@ -147,6 +156,9 @@ def requeue_requested(state: ClusterState, recorded: Recorded, request: RequeueR
     job = _target(state, recorded, request.member)
     if job is None:
         return
+    unit = gangs.unit_of(state, job)
+    unit.not_before_ms = 0
+    state.changes.jobs[unit.key] = None
     for one in live_members(state, job):
         one.not_before_ms = 0
         state.changes.jobs[one.key] = None
@@ -158,9 +170,8 @@ def requeue_requested(state: ClusterState, recorded: Recorded, request: RequeueR
                 close_run(state, run, "stopped", "requeued")
             else:
                 anomaly(state, recorded, "run_unknown", f"run {run.seq}: only with force")
-        elif not run.stop_owed and not run.stop_reason:
-            run.stop_owed = "requeued"
-            state.stops_owed[run.seq] = None
+        else:
+            gangs.owe_stop(state, run, "requeued")
 
 
 def complete_requested(state: ClusterState, recorded: Recorded, request: CompleteRequested) -> None:

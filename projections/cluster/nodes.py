@@ -23,7 +23,7 @@ from eventsched.events import (
 from eventsched.projections.cluster.anomalies import anomaly
 from eventsched.projections.cluster.gone import note_gone
 from eventsched.projections.cluster.rounds import in_round
-from eventsched.projections.cluster.runs import close_run
+from eventsched.projections.cluster.runs import close_run, disturb_gang
 from eventsched.projections.cluster.state import ClusterState, Node, Refusal
 from eventsched.recorded import Recorded
 
@@ -130,6 +130,7 @@ def leaving(state: ClusterState, recorded: Recorded, event: NodeLeaving) -> None
                 run.stop_reason, run.stop_detail = "preempted", "its spot node was taken away"
                 if run.state != "unknown":
                     run.state = "stopping"
+                disturb_gang(state, run)
     state.changes.nodes[node.node_id] = None
 
 

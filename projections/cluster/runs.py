@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from eventsched.events import FinishOrdered, RunAssigned, RunEnded, RunStarted, RunStarting, StopOrdered
 from eventsched.ids import job_key, member_id
+from eventsched.projections.cluster import gangs
 from eventsched.projections.cluster.admitting import admit
 from eventsched.projections.cluster.anomalies import anomaly
 from eventsched.projections.cluster.arrays import reach_member
 from eventsched.projections.cluster.finishing import finish
 from eventsched.projections.cluster.gone import note_gone
+from eventsched.projections.cluster.money import charge, rate_of
 from eventsched.projections.cluster.rounds import in_round
 from eventsched.projections.cluster.state import TERMINAL, ClusterState, Job, Node, Run
 from eventsched.recorded import Recorded
@@ -38,6 +40,9 @@ def run_assigned(state: ClusterState, recorded: Recorded, order: RunAssigned) ->
         state.void_assigns += 1  # the agent ignores it too
         if job is not None:
             state.changes.jobs[job.key] = None
+            unit = gangs.unit_of(state, job)
+            if unit is not job:
+                gangs.void(state, unit, order.round)
         return
     run = Run(
         recorded.seq,
@@ -52,12 +57,15 @@ def run_assigned(state: ClusterState, recorded: Recorded, order: RunAssigned) ->
         assigned_ms=state.clock_ms,
     )
     _take(state, node, run)
+    rate = rate_of(state.prices, node, run)
+    if rate:
+        state.rates[run.seq] = rate
     if job is None or job.state != "pending" or job.run in state.runs:
-        _owe_stop(state, run, "unwanted")
+        gangs.owe_stop(state, run, "unwanted")
         return
-    _attach(state, job, run)
+    _attach(state, job, run, order.round)
     if job.held:
-        _owe_stop(state, run, "requeued")
+        gangs.owe_stop(state, run, "requeued")
 
 
 def _take(state: ClusterState, node: Node, run: Run) -> None:
@@ -73,7 +81,7 @@ def _take(state: ClusterState, node: Node, run: Run) -> None:
     state.changes.nodes[node.node_id] = None
 
 
-def _attach(state: ClusterState, job: Job, run: Run) -> None:
+def _attach(state: ClusterState, job: Job, run: Run, round_: int) -> None:
     job.state = "assigned"
     job.reason = ""
     job.detail = ""
@@ -83,6 +91,7 @@ def _attach(state: ClusterState, job: Job, run: Run) -> None:
     job.assigned_ms = state.clock_ms
     job.started_ms = 0
     job.not_before_ms = 0
+    job.promised = ""
     if job.tries is None:
         job.tries = [(run.seq, run.node, -1)]
     else:
@@ -91,14 +100,14 @@ def _attach(state: ClusterState, job: Job, run: Run) -> None:
     state.changes.jobs[job.key] = None
     if job.member >= 0:
         parent = state.jobs.get(job.parent_key)
-        if parent is not None and parent.state == "pending":
-            parent.state = "running"
-            parent.assigned_ms = state.clock_ms
-
-
-def _owe_stop(state: ClusterState, run: Run, reason: str) -> None:
-    run.stop_owed = reason
-    state.stops_owed[run.seq] = None
+        if parent is not None:
+            parent.promised = ""
+            if parent.state == "pending":
+                parent.state = "running"
+                parent.assigned_ms = state.clock_ms
+    unit = gangs.unit_of(state, job)
+    if unit is not job:
+        gangs.attached(state, unit, run, round_)
 
 
 def stop_ordered(state: ClusterState, recorded: Recorded, order: StopOrdered) -> None:
@@ -112,8 +121,27 @@ def stop_ordered(state: ClusterState, recorded: Recorded, order: StopOrdered) ->
     run.stop_owed = ""
     run.stop_reason = order.reason
     run.stop_detail = order.detail
+    favoured = state.jobs.get(order.in_favour_of)
+    if favoured is not None and favoured.state not in TERMINAL:
+        favoured.promised = run.node
+        state.changes.jobs[favoured.key] = None
     if run.state != "unknown":
         run.state = "stopping"
+    disturb_gang(state, run)
+
+
+def disturb_gang(state: ClusterState, run: Run) -> None:
+    """A run is being stopped to go back into the queue: what belongs to it need not go on meanwhile."""
+    job = state.jobs.get(run.key)
+    unit = gangs.unit_of(state, job) if job is not None and job.run == run.seq else job
+    if unit is job or unit is None or run.stop_reason not in ("preempted", "drained", "requeued"):
+        return
+    if gangs.is_doomed(unit) or gangs.is_restarting(unit) or unit.abort_seq:
+        return
+    if _is_one_too_many(unit, run.stop_reason):
+        gangs.end(state, unit, "failed", "gang_failed", f"a member was {run.stop_reason} once too often")
+    else:
+        gangs.restart(state, unit)
 
 
 def finish_ordered(state: ClusterState, recorded: Recorded, order: FinishOrdered) -> None:
@@ -187,6 +215,7 @@ def close_run(
 ) -> None:
     """Free what the run held and settle its job. `outcome` as in `RunEnded`."""
     del state.runs[run.seq]
+    charge(state, run)
     state.stops_owed.pop(run.seq, None)
     state.finishes_owed.pop(run.seq, None)
     node = state.nodes[run.node]
@@ -214,48 +243,62 @@ def close_run(
 def _settle(
     state: ClusterState, job: Job, run: Run, outcome: str, reason: str, detail: str, exit_code: int | None
 ) -> None:
-    """What the end of its run means for the job."""
+    """What the end of its run means for the job, and for the gang it belongs to."""
+    unit = gangs.unit_of(state, job)
     if job.abort_seq:
         finish(state, job, "aborted", "aborted", job.detail, exit_code)
     elif outcome == "exited" and exit_code == 0:
         finish(state, job, "succeeded", exit_code=0)
+    elif unit is not job and gangs.is_doomed(unit):
+        finish(state, job, "failed", "gang_failed", "", exit_code)
+    elif unit is not job and gangs.is_restarting(unit):
+        _wait_again(state, job, run.stop_reason or reason or "gang", detail, exit_code)
     elif outcome == "timed_out":
         finish(state, job, "timed_out", "max_runtime", detail, exit_code)
     elif outcome in ("exited", "oom", "start_failed"):
-        _failed(state, job, run, reason or "exit_code", detail, exit_code)
+        _failed(state, unit, job, run, reason or "exit_code", detail, exit_code)
     elif outcome == "stopped":
-        _put_back(state, job, run.stop_reason or reason or "requeued", run.stop_detail or detail, exit_code)
+        _put_back(state, unit, job, run.stop_reason or reason or "requeued", run.stop_detail or detail, exit_code)
     else:
-        _put_back(state, job, reason or "node_gone", detail, exit_code)
+        _put_back(state, unit, job, reason or "node_gone", detail, exit_code)
+    if unit is not job:
+        gangs.detached(state, unit, job)
 
 
-def _failed(state: ClusterState, job: Job, run: Run, reason: str, detail: str, exit_code: int | None) -> None:
+def _failed(
+    state: ClusterState, unit: Job, job: Job, run: Run, reason: str, detail: str, exit_code: int | None
+) -> None:
     """The job's own failure: try again while `retries` last, preferably elsewhere."""
-    job.failures += 1
-    if job.failures > job.spec.retries:
+    unit.failures += 1
+    if unit.failures > job.spec.retries:
         finish(state, job, "failed", reason, detail, exit_code)
         return
-    job.state = "pending"
-    state.changes.jobs[job.key] = None
-    job.reason = reason
-    job.detail = detail
-    job.exit_code = exit_code
+    _wait_again(state, job, reason, detail, exit_code)
     job.avoid_node = run.node
-    backoff = min(job.spec.retry_backoff_ms << min(job.failures - 1, 20), BACKOFF_MAX_MS)
-    job.not_before_ms = state.clock_ms + backoff
+    backoff = min(job.spec.retry_backoff_ms << min(unit.failures - 1, 20), BACKOFF_MAX_MS)
+    unit.not_before_ms = state.clock_ms + backoff
 
 
-def _put_back(state: ClusterState, job: Job, reason: str, detail: str, exit_code: int | None) -> None:
+def _put_back(state: ClusterState, unit: Job, job: Job, reason: str, detail: str, exit_code: int | None) -> None:
     """Not the job's fault: it waits again; too many losses, or `on_lost: fail`, end it."""
+    _wait_again(state, job, reason, detail, exit_code)
+    if _is_one_too_many(unit, reason):
+        finish(state, job, "failed", "node_lost", detail or reason, exit_code)
+
+
+def _is_one_too_many(unit: Job, reason: str) -> bool:
+    """Count a run that ended for no fault of its own."""
+    if reason in ("requeued", "unwanted"):
+        return False
+    unit.losses += 1
+    unit.evictions += reason == "preempted"
+    lost = reason not in ("drained", "preempted")
+    return unit.losses > unit.spec.max_lost or (lost and unit.spec.on_lost == "fail")
+
+
+def _wait_again(state: ClusterState, job: Job, reason: str, detail: str, exit_code: int | None) -> None:
     job.state = "pending"
     state.changes.jobs[job.key] = None
     job.reason = reason
     job.detail = detail
     job.exit_code = exit_code
-    if reason in ("requeued", "unwanted"):
-        return
-    job.losses += 1
-    job.evictions += reason == "preempted"
-    lost = reason not in ("drained", "preempted")
-    if job.losses > job.spec.max_lost or (lost and job.spec.on_lost == "fail"):
-        finish(state, job, "failed", "node_lost", detail or reason, exit_code)

@@ -29,12 +29,19 @@ class ArrayState(Struct, omit_defaults=True, gc=False):
     taken: members beyond `next` that exist as jobs of their own (held, aborted).
     live: members that exist as jobs and have not ended.
     ended: how many members ended in which state.
+    Of a gang: open = members that have a run. restarting: their runs are being stopped, to start
+    together again. fate: (state, reason, detail) in which it ends, once that is certain.
+    void_round: the last round that could not start all of it.
     """
 
     next: int = 0
     taken: dict[int, None] = {}
     live: dict[int, None] = {}
     ended: dict[str, int] = {}
+    open: int = 0
+    restarting: bool = False
+    fate: tuple[str, str, str] | None = None
+    void_round: int = 0
 
 
 class Job(Struct, omit_defaults=True, gc=False):
@@ -46,6 +53,8 @@ class Job(Struct, omit_defaults=True, gc=False):
     waiting_on: parents that have not ended, each with "ok" or "any".
     doomed_by: a parent that makes it impossible to start.
     evictions: how often it had to give way (preempted, or its spot node was taken away).
+    cost_micros: what its closed runs cost; of an array, those of its members.
+    promised: a node where others give way for it.
     tries: the last runs as (run, node, chunks of output shipped; -1 = not ended).
     """
 
@@ -64,6 +73,7 @@ class Job(Struct, omit_defaults=True, gc=False):
     failures: int = 0
     losses: int = 0
     evictions: int = 0
+    cost_micros: int = 0
     run: int = 0
     node: str = ""
     avoid_node: str = ""
@@ -76,6 +86,7 @@ class Job(Struct, omit_defaults=True, gc=False):
     waiting_on: dict[str, str] | None = None
     dependents: list[str] | None = None
     doomed_by: str = ""
+    promised: str = ""
     array: ArrayState | None = None
     tries: list[tuple[int, str, int]] | None = None
 
@@ -173,7 +184,10 @@ class PolicyChoice(Struct, omit_defaults=True, gc=False):
 
 
 class TenantLimits(Struct, omit_defaults=True, gc=False):
-    """What a tenant's runs may hold at a time (None = unlimited), and its weight in fair sharing."""
+    """What a tenant's runs may hold at a time (None = unlimited) and cost, and its weight in fair sharing.
+
+    cohort, borrow_percent, lend_percent, budget_*: as in `TenantSet`.
+    """
 
     cpu_millis: int | None = None
     memory_bytes: int | None = None
@@ -181,6 +195,25 @@ class TenantLimits(Struct, omit_defaults=True, gc=False):
     gpu_models: dict[str, int] = {}
     runs: int | None = None
     weight: int = 1
+    cohort: str = ""
+    borrow_percent: int | None = None
+    lend_percent: int = 100
+    budget_micros: int | None = None
+    budget_period_ms: int = 0
+
+
+class Account(Struct, omit_defaults=True, gc=False):
+    """What a tenant's closed runs have cost: ever, and in the last two windows of its budget.
+
+    period_ms: the windows' length, 0 = none so far; window: number of the current one since the clock's
+    0. A run that spans windows is split between them.
+    """
+
+    total_micros: int = 0
+    period_ms: int = 0
+    window: int = 0
+    current_micros: int = 0
+    previous_micros: int = 0
 
 
 class Anomaly(Struct, omit_defaults=True, gc=False):
@@ -214,12 +247,16 @@ class Changes:
 class ClusterState:
     """Everything the fold remembers, and `changes` beside it.
 
+    grants_only: a tenant gets only what its limits name (`quota_default: nothing`).
+    prices: the price book, micros per hour of "core", "gib", "gpu" and "gpu:<model>".
+    rates: what an hour of an open run costs, as it was at its assign; absent = nothing.
     epoch: sequence of the last claim on `ev.leader`; leader_junk: of something unreadable there since.
     round_*: where the round in progress stands.
     unjudged: submissions (sequence -> key) no leader has judged. doomed: jobs that can never start.
     stops_owed: runs to be stopped; finishes_owed: manual runs to be ended, with their exit code.
     gone: nodes nothing depends on any more, in the order they became so; the oldest are forgotten.
     answers_owed: nodes whose join awaits its answer; refusals: joins (by sequence) to be refused.
+    demand: accepted GPU jobs counted by kind; typical: the frequent kinds, as adopted last (see `demand.py`).
     finished: ordinal -> key of ended jobs still kept; `finished_total` counts all of them.
     """
 
@@ -245,7 +282,11 @@ class ClusterState:
     upgrade_needed: int = 0
     policy: PolicyChoice = field(default_factory=PolicyChoice)
     policy_requests: dict[int, PolicyChoice] = field(default_factory=dict)
+    grants_only: bool = False
     tenants: dict[str, TenantLimits] = field(default_factory=dict)
+    prices: dict[str, int] = field(default_factory=dict)
+    rates: dict[int, int] = field(default_factory=dict)
+    accounts: dict[str, Account] = field(default_factory=dict)
     jobs: dict[str, Job] = field(default_factory=dict)
     job_ids: dict[str, str] = field(default_factory=dict)
     unjudged: dict[int, str] = field(default_factory=dict)
@@ -257,6 +298,8 @@ class ClusterState:
     gone: dict[str, None] = field(default_factory=dict)
     answers_owed: dict[str, None] = field(default_factory=dict)
     refusals: dict[int, Refusal] = field(default_factory=dict)
+    demand: dict[str, int] = field(default_factory=dict)
+    typical: dict[str, int] = field(default_factory=dict)
     finished: dict[int, str] = field(default_factory=dict)
     finished_total: int = 0
     ended: dict[str, int] = field(default_factory=dict)

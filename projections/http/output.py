@@ -10,6 +10,8 @@ from msgspec import Struct
 from eventsched import subjects
 from eventsched.client import Client
 from eventsched.errors import EventschedError
+from eventsched.log.jetstream import JetStreamLog
+from eventsched.log.streams import LOGS
 from eventsched.views import JobView
 
 TAIL_BYTES = 64 * 1024
@@ -53,7 +55,7 @@ class Tails:
         """(the end of what is stored, number of chunks)."""
         tail, chunks = b"", 0
         deadline = time.monotonic() + READ_TIMEOUT_S
-        feed = self._client.output_log.read(1, [subject])
+        feed = JetStreamLog(self._client.link, stream=LOGS).read(1, [subject])
         try:
             while feed.pending != 0 and time.monotonic() < deadline:
                 entries = await feed.get(ASK_S)

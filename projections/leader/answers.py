@@ -15,8 +15,9 @@ from eventsched.errors import NotFound
 from eventsched.projections.leader.service import Answer
 from eventsched.projections.queries import Queries
 from eventsched.projections.views import present
-from eventsched.projections.views.policies import policy_views, tenant_views
-from eventsched.views import JobList, JobView, NodeView, PolicyView, Stats, TenantView
+from eventsched.projections.views.policies import policy_views
+from eventsched.projections.views.tenants import price_view, tenant_views
+from eventsched.views import JobList, JobView, NodeView, PolicyView, PriceView, Stats, TenantView
 
 if TYPE_CHECKING:
     from eventsched.projections.leader.shell import Scheduler
@@ -45,6 +46,7 @@ class Answers:
             "stats": (query.StatsRequest, self.stats),
             "policies": (query.PoliciesRequest, self.policies),
             "tenants": (query.TenantsRequest, self.tenants),
+            "prices": (query.PricesRequest, self.prices),
         }
 
     async def _up_to_date(self, min_seq: int) -> int:
@@ -118,8 +120,13 @@ class Answers:
 
     async def tenants(self, request: query.TenantsRequest) -> TenantViews:
         """All tenants, by name."""
+        now_ms = await self._up_to_date(request.min_seq)
+        return tenant_views(self._scheduler.core.state, now_ms)
+
+    async def prices(self, request: query.PricesRequest) -> PriceView:
+        """The price book."""
         await self._scheduler.folded(request.min_seq)
-        return tenant_views(self._scheduler.core.state)
+        return price_view(self._scheduler.core.state)
 
     async def stats(self, request: query.StatsRequest) -> Stats:
         """The cluster in numbers."""

@@ -24,18 +24,21 @@ from eventsched.events import (
     SessionRefused,
     StopOrdered,
 )
+from eventsched.projections.cluster.arrays import member_key
 from eventsched.projections.cluster.outstanding import outstanding
 from eventsched.projections.cluster.state import ClusterState, Job
 from eventsched.projections.scheduling.admission import judge
 from eventsched.projections.scheduling.choosing import Placement
+from eventsched.projections.scheduling.gang import ROUND_BYTES_MAX
 from eventsched.projections.scheduling.placing import place
 from eventsched.projections.scheduling.planner import Planner
-from eventsched.projections.scheduling.policies import POLICIES, complete, params_hash, refuse
+from eventsched.projections.scheduling.policies import POLICIES, complete, params_hash, refuse, written_out
+from eventsched.projections.scheduling.preempting import REASON, Eviction
+from eventsched.projections.scheduling.reclaiming import Reclaim
 from eventsched.wire import Decision
 
 ROUND_MAX = 1_000
 """Messages in a round: the broker's limit for an atomic batch."""
-ROUND_BYTES_MAX = 4 * 1024 * 1024
 CONCLUDED_MAX = 500
 
 
@@ -57,6 +60,10 @@ class _Round:
     @property
     def room(self) -> int:
         return self.limit - len(self.messages) if self.size < ROUND_BYTES_MAX else 0
+
+    def fits(self, count: int, size: int) -> bool:
+        """Whether so many messages of such a size can be added together."""
+        return count <= self.limit - len(self.messages) and self.size + count * size <= ROUND_BYTES_MAX
 
     def add(self, subject: str, kind: type[Decision], **fields: Any) -> None:
         self.messages.append((subject, kind, fields))
@@ -135,9 +142,10 @@ def _answer_joins(state: ClusterState, round_: _Round) -> None:
 
 def _judge_policies(state: ClusterState, round_: _Round) -> None:
     subject = subjects.decide("policy_judged")
-    for seq, choice in state.policy_requests.items():
+    for seq, asked in state.policy_requests.items():
         if not round_.room:
             return
+        choice = written_out(asked)
         why = refuse(choice)
         policy = None if why else POLICIES[choice.name]
         round_.add(
@@ -188,7 +196,8 @@ def _conclude(state: ClusterState, planner: Planner, now_ms: int, round_: _Round
         if job.key in ending or not job.admitted:
             continue
         text = f"waited longer than {job.spec.queue_timeout_ms} ms"
-        conclusions.append(_conclusion(job, "expired", "queue_timeout", text))
+        reason = "gang_timeout" if job.spec.gang else "queue_timeout"
+        conclusions.append(_conclusion(job, "expired", reason, text))
         ending[job.key] = None
     if conclusions and round_.room:
         round_.add(subjects.decide("concluded"), Concluded, jobs=tuple(conclusions))
@@ -218,22 +227,67 @@ def _admit_and_assign(
     slot = len(round_.messages)
     if verdict is not None:
         round_.add(subjects.decide("admitted"), Admitted, upto=verdict.upto, rejected=verdict.rejected)
-    implied = 0
-    encoded: dict[int, bytes] = {}
-    if round_.room and placing:
-        for placement in place(state, planner, now_ms, ending):
-            job = placement.job
-            if job.seq not in encoded:
-                encoded[job.seq] = codec.encode(job.spec)
-            implied += not job.admitted
-            _add_assign(state, round_, placement, encoded[job.seq])
-            if not round_.room:
-                break
+    implied = _place(state, planner, now_ms, round_, ending) if round_.room and placing else 0
     if verdict is not None and not verdict.rejected and implied == len(accepted):
         del round_.messages[slot]
 
 
-def _add_assign(state: ClusterState, round_: _Round, placement: Placement, spec: bytes) -> None:
+def _place(state: ClusterState, planner: Planner, now_ms: int, round_: _Round, ending: dict[str, None]) -> int:
+    """Assigns and evictions, as many as the round holds; how many of the jobs were not accepted yet."""
+    implied: dict[str, None] = {}
+    encoded: dict[int, bytes] = {}
+
+    def spec_of(job: Job) -> bytes:
+        if job.seq not in encoded:
+            encoded[job.seq] = codec.encode(job.spec)
+        return encoded[job.seq]
+
+    def fits(job: Job, count: int) -> bool:
+        return round_.fits(count, len(spec_of(job)))
+
+    for unit in place(state, planner, now_ms, ending, fits):
+        if isinstance(unit, Eviction):
+            _add_evictions(round_, unit)
+        elif isinstance(unit, Reclaim):
+            _add_reclaims(round_, unit)
+        else:
+            for placement in unit:
+                if not placement.job.admitted:
+                    implied[placement.job.key] = None
+                head = unit[0].node if placement.job.spec.gang else ""
+                _add_assign(state, round_, placement, spec_of(placement.job), head)
+        if not round_.room:
+            break
+    return len(implied)
+
+
+def _add_reclaims(round_: _Round, reclaim: Reclaim) -> None:
+    for run in reclaim.runs:
+        fields = {"run": run.seq, "reason": REASON, "detail": reclaim.detail}
+        round_.add(subjects.assign(run.node), StopOrdered, **fields)
+
+
+def _add_evictions(round_: _Round, eviction: Eviction) -> None:
+    for victim in eviction.victims:
+        round_.add(
+            subjects.assign(eviction.node),
+            StopOrdered,
+            run=victim.run,
+            reason=REASON,
+            detail=eviction.detail,
+            in_favour_of=eviction.job.key,
+        )
+
+
+def _attempt(state: ClusterState, placement: Placement) -> int:
+    job = placement.job
+    if placement.member != job.member:
+        member = state.jobs.get(member_key(job, placement.member))
+        return 1 if member is None else member.attempt + 1
+    return job.attempt + 1
+
+
+def _add_assign(state: ClusterState, round_: _Round, placement: Placement, spec: bytes, gang_head: str) -> None:
     job, need = placement.job, placement.need
     job_id = job.job_id
     if job.member >= 0:
@@ -246,12 +300,16 @@ def _add_assign(state: ClusterState, round_: _Round, placement: Placement, spec:
         tenant=job.tenant,
         job=job_id,
         member=placement.member,
-        attempt=1 if job.array is not None else job.attempt + 1,
+        attempt=_attempt(state, placement),
         cpu_millis=need.cpu_millis,
         memory_bytes=need.memory_bytes,
         gpus=placement.gpus,
+        gpu_millis=need.gpu_millis,
+        gang_head=gang_head,
         score=placement.score,
+        terms=placement.terms,
         runner_up=placement.runner_up,
+        runner_up_score=placement.runner_up_score,
         feasible=placement.feasible,
         spec=Raw(spec),
     )

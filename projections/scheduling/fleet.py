@@ -1,131 +1,369 @@
 """The nodes as arrays: one row per node, rows in order of node id, integers only.
 
-Derived from the state and kept in step through `sync`; a decision works on a `Trial`, a copy
-that its own commits change, so that deciding never touches the state.
+Derived from the state and kept in step through `sync`. A round works on the arrays themselves, and
+whatever it took is laid anew from the state by the next `sync`: so deciding never touches the state,
+and nothing is copied. Every change of a row is listed, so that answers kept for a class of jobs
+need only look at the rows that changed since (`ranking.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import islice
+from collections.abc import Callable, Iterable, Sequence
+from copy import copy
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eventsched.projections.cluster.state import ClusterState, Node
-from eventsched.projections.scheduling.needs import Need
+from eventsched.projections.scheduling.layouts import WHOLE, Layout, Layouts
+from eventsched.projections.scheduling.needs import Need, group_of
+from eventsched.projections.scheduling.readings import groups_on, levels_of, static_part
 from eventsched.resources import Gpu
 
 Ints = NDArray[np.int64]
+Shorts = NDArray[np.int16]
 Mask = NDArray[np.bool_]
+T = TypeVar("T")
 
 DRIVER_BITS = {"docker": 1, "process": 2, "fake": 4, "manual": 8}
-
-
-def gpu_names(gpu: Gpu) -> tuple[str, ...]:
-    """The names a request may use for this device, "" (any) first."""
-    model, variant = gpu.model.lower(), gpu.variant.lower()
-    return ("", model) if variant in ("", model) else ("", model, variant)
+NO_ROOM = -(2**60)
+"""The free cpu of a node that takes no work: less than any job asks for."""
+CPU, MEMORY, FULL, MOST = range(4)
+"""Columns of `room`."""
+LEFT_PARTS = 1_000
+"""What is left of a resource is counted in so many parts of what the largest node has."""
+LOG_MIN = 1 << 16
+"""So many changes of rows are listed at least; whoever asks for older ones must look at all rows."""
 
 
 class Fleet:
-    """Struct of arrays over all nodes."""
+    """Struct of arrays over all nodes.
+
+    room: what is free, the four columns that decide whether a job fits: cpu (NO_ROOM where the node takes
+    no work), memory, untouched devices, thousandths of the best device. gpu_full, gpu_most: the last two, and
+    the same by device name for names somebody asked for (`full`, `most`). levels: each device's free
+    thousandths, in the node's order; gpu_millis: their sum. left: the measure of best-fit, what is free of
+    cpu and GPUs (of cpu and memory, where no node has GPUs) in parts of the largest node's.
+    """
 
     def __init__(self, state: ClusterState) -> None:
+        self.generation = 0
         self.rebuild(state)
 
+    # ---- layout -------------------------------------------------------------------------------
+
     def rebuild(self, state: ClusterState) -> None:
-        """Lay out the rows anew: at start, and when a node is new or forgotten."""
+        """Lay out the rows anew: at start, and when a node is new."""
         self.names = sorted(state.nodes)
         self.row = {name: row for row, name in enumerate(self.names)}
         count = len(self.names)
-        self.usable: Mask = np.zeros(count, dtype=np.bool_)
-        self.drivers: Ints = np.zeros(count, dtype=np.int64)
-        self.cpu_total: Ints = np.zeros(count, dtype=np.int64)
-        self.cpu_free: Ints = np.zeros(count, dtype=np.int64)
-        self.memory_total: Ints = np.zeros(count, dtype=np.int64)
-        self.memory_free: Ints = np.zeros(count, dtype=np.int64)
+        self.count = count
+        self.ready: Mask = np.zeros(count, dtype=np.bool_)
+        self.cordoned: Mask = np.zeros(count, dtype=np.bool_)
+        self.spot: Mask = np.zeros(count, dtype=np.bool_)
+        for name in ("drivers", "price", "hazard", "kind", "cpu_total", "memory_total", "gpu_devices", "gpu_millis"):
+            setattr(self, name, np.zeros(count, dtype=np.int64))
         self.gpu_total: dict[str, Ints] = {"": np.zeros(count, dtype=np.int64)}
-        self.gpu_free: dict[str, Ints] = {"": np.zeros(count, dtype=np.int64)}
-        self.devices: list[list[Gpu]] = [[] for _ in range(count)]
+        self.room: Ints = np.zeros((count, 4), dtype=np.int64)
+        self.gpu_full: dict[str, Ints] = {}
+        self.gpu_most: dict[str, Ints] = {}
+        self._view_room()
+        self.left: Shorts = np.zeros(count, dtype=np.int16)
+        self.levels: list[list[int]] = [[] for _ in range(count)]
+        self.devices: list[tuple[Gpu, ...]] = [()] * count
+        self.layouts = Layouts()
+        self._layout_of: list[Layout] = [self.layouts.of(())] * count
+        self._static: list[tuple[object, ...]] = [()] * count
+        self._labels: list[dict[str, str]] = [{}] * count
+        self._taints: list[tuple[str, ...]] = [()] * count
+        self.groups: dict[str, dict[int, int]] = {}
+        self._groups_of: dict[int, dict[str, int]] = {}
+        self._grouped = any(group_of(job) for job in state.jobs.values())
+        self.cpu_largest = self.gpu_largest = self.memory_largest = 0
+        self._matrix: Ints | None = None
+        self._typical = self.typical = state.typical
+        self.touched: dict[int, None] = {}
+        self._freed: dict[int, None] = {}
+        self._forget_answers()
         for name in self.names:
-            self._fill_row(state.nodes[name])
+            self._set_static(self.row[name], state.nodes[name])
+        self._set_scale()
+        for name in self.names:
+            self._set_row(state, self.row[name], state.nodes[name])
 
-    def sync(self, state: ClusterState, changed: Iterable[str]) -> None:
-        """Bring the rows of changed nodes up to date."""
+    drivers: Ints
+    price: Ints
+    hazard: Ints
+    kind: Ints
+    cpu_total: Ints
+    memory_total: Ints
+    gpu_devices: Ints
+    gpu_millis: Ints
+
+    def _forget_answers(self) -> None:
+        """Whatever was derived from rows no longer holds."""
+        self.generation += 1
+        self._memo: dict[object, Any] = {}
+        self._log: Ints = np.zeros(max(LOG_MIN, 8 * self.count), dtype=np.int64)
+        self._log_start = self._log_end = 0
+
+    def memo(self, key: object, make: Callable[[Self], T]) -> T:
+        """Something derived from what seldom changes, kept until it does."""
+        if key not in self._memo:
+            self._memo[key] = make(self)
+        found: T = self._memo[key]
+        return found
+
+    def fork(self) -> Fleet:
+        """Another one, equal for now: for what is tried out, or expected of a later time."""
+        other = copy(self)
+        other.room = self.room.copy()
+        other.gpu_full = {name: column.copy() for name, column in self.gpu_full.items()}
+        other.gpu_most = {name: column.copy() for name, column in self.gpu_most.items()}
+        other._view_room()
+        other.levels = self.levels.copy()  # its lists are replaced, never changed
+        other.left, other.gpu_millis = self.left.copy(), self.gpu_millis.copy()
+        other.groups = {group: dict(rows) for group, rows in self.groups.items()}
+        other._groups_of = dict(self._groups_of)
+        other.touched, other._freed, other._matrix = {}, {}, None
+        other._forget_answers()
+        return other
+
+    def _view_room(self) -> None:
+        """Give the columns of `room` their names."""
+        self.cpu_free, self.memory_free = self.room[:, CPU], self.room[:, MEMORY]
+        self.gpu_full[""], self.gpu_most[""] = self.room[:, FULL], self.room[:, MOST]
+
+    # ---- following the state ------------------------------------------------------------------
+
+    def sync(self, state: ClusterState, changed: Iterable[str]) -> list[int] | None:
+        """Bring changed nodes, and what the last round took, up to date.
+
+        The rows that gained room; None when everything may have changed.
+        """
+        rows = dict.fromkeys(self.touched)
         for name in changed:
-            if name not in self.row or name not in state.nodes:
+            row = self.row.get(name)
+            if row is None or name not in state.nodes:
                 self.rebuild(state)
-                return
-        for name in changed:
-            self._fill_row(state.nodes[name])
+                return None
+            rows[row] = None
+        self.touched.clear()
+        generation, gained = self.generation, list(self._freed)
+        self._freed.clear()
+        if self._typical is not state.typical:
+            self._typical = self.typical = state.typical
+            self._forget_answers()
+        for row in rows:
+            node = state.nodes[self.names[row]]
+            if self._static[row] != static_part(node):
+                self._set_static(row, node)
+                self._set_scale()
+                self._forget_answers()
+            if self._set_row(state, row, node):
+                gained.append(row)
+        return gained if generation == self.generation else None
 
-    def _fill_row(self, node: Node) -> None:
-        row = self.row[node.node_id]
-        self.usable[row] = node.state == "ready" and node.session > 0 and not node.cordoned
-        self.drivers[row] = sum(DRIVER_BITS.get(driver, 0) for driver in node.drivers)
-        self.cpu_total[row] = node.capacity.cpu_millis
-        self.cpu_free[row] = node.cpu_free_millis
-        self.memory_total[row] = node.capacity.memory_bytes
-        self.memory_free[row] = node.memory_free_bytes
-        for counts in (*self.gpu_total.values(), *self.gpu_free.values()):
-            counts[row] = 0
-        free = []
-        for gpu in node.capacity.gpus:
-            is_free = gpu.uuid not in node.gpu_runs
-            if is_free:
-                free.append(gpu)
-            for name in gpu_names(gpu):
-                self._column(self.gpu_total, name)[row] += 1
-                self._column(self.gpu_free, name)[row] += is_free
-        self.devices[row] = free
+    def watch_groups(self, state: ClusterState) -> None:
+        """From now on, runs are counted by group: a job with a limit per node has turned up."""
+        if not self._grouped:
+            self._grouped = True
+            for name, row in self.row.items():
+                self._set_groups(row, groups_on(state, state.nodes[name]))
 
-    def _column(self, table: dict[str, Ints], name: str) -> Ints:
+    def _set_static(self, row: int, node: Node) -> None:
+        self._static[row] = static_part(node)
+        devices = node.capacity.gpus
+        layout = self.layouts.of(devices)
+        self.devices[row], self._layout_of[row] = devices, layout
+        self.drivers[row] = sum(DRIVER_BITS.get(driver, 0) for driver in dict.fromkeys(node.drivers))
+        self.price[row], self.hazard[row], self.spot[row] = node.price_micros_per_h, node.hazard_ppm_per_h, node.spot
+        self._labels[row], self._taints[row] = node.labels, node.taints
+        self.kind[row] = layout.kind
+        self.cpu_total[row], self.memory_total[row] = node.capacity.cpu_millis, node.capacity.memory_bytes
+        self.gpu_devices[row] = layout.size
+        for table in (self.gpu_total, self.gpu_full, self.gpu_most):
+            for counts in table.values():
+                counts[row] = 0
+        for name, indexes in layout.indexes.items():
+            if name not in self.gpu_total:
+                self.gpu_total[name] = np.zeros(self.count, dtype=np.int64)
+            self.gpu_total[name][row] = len(indexes)
+        self.levels[row] = [-1] * layout.size  # unlike any, so that the next look sets them
+        self._matrix = None
+
+    def _set_scale(self) -> bool:
+        """Measure the largest node; True if it is another than before, and with it what is left everywhere."""
+        cpu, gpu = int(self.cpu_total.max(initial=1)), max(1, int(self.gpu_devices.max(initial=0))) * WHOLE
+        memory = 0 if self.gpu_devices.any() else int(self.memory_total.max(initial=1))
+        if (cpu, gpu, memory) == (self.cpu_largest, self.gpu_largest, self.memory_largest):
+            return False
+        self.cpu_largest, self.gpu_largest, self.memory_largest = cpu, gpu, memory
+        for row in range(self.count):
+            self._set_left(row)
+        return True
+
+    def _set_row(self, state: ClusterState, row: int, node: Node) -> bool:
+        """Lay a row; True if it has gained room."""
+        ready = node.state == "ready" and node.session > 0
+        room = node.cpu_free_millis if ready and not node.cordoned else NO_ROOM
+        memory = node.memory_free_bytes
+        levels = levels_of(node)
+        groups = groups_on(state, node) if self._grouped else {}
+        old_groups = self._groups_of.get(row, {})
+        cpu_before, memory_before = self.room[row, :2].tolist()
+        before = (cpu_before, memory_before, self.levels[row], old_groups)
+        self.ready[row], self.cordoned[row] = ready, node.cordoned
+        if before == (room, memory, levels, groups):
+            return False
+        self.cpu_free[row], self.memory_free[row] = room, memory
+        if levels != before[2]:
+            self._set_levels(row, levels)
+        if groups != old_groups:
+            self._set_groups(row, groups)
+        self._changed(row)
+        return (
+            room > before[0]
+            or memory > before[1]
+            or any(new > old for new, old in zip(levels, before[2], strict=True))
+            or any(groups.get(group, 0) < number for group, number in old_groups.items())
+        )
+
+    def _set_levels(self, row: int, levels: list[int]) -> None:
+        self.levels[row] = levels
+        layout = self._layout_of[row]
+        for name, column in self.gpu_full.items():
+            indexes = layout.indexes.get(name)
+            if indexes:
+                free = levels if layout.alike else [levels[index] for index in indexes]
+                column[row] = free.count(WHOLE)
+                self.gpu_most[name][row] = max(free)
+        self.gpu_millis[row] = sum(levels)
+        if self._matrix is not None:
+            self._matrix[row, : len(levels)] = levels
+
+    def _set_groups(self, row: int, groups: dict[str, int]) -> None:
+        for group in self._groups_of.pop(row, {}):
+            del self.groups[group][row]
+            if not self.groups[group]:
+                del self.groups[group]
+        for group, number in groups.items():
+            self.groups.setdefault(group, {})[row] = number
+        if groups:
+            self._groups_of[row] = groups
+
+    def _set_left(self, row: int) -> None:
+        cpu, memory = self.room[row, :2].tolist()
+        left = cpu * LEFT_PARTS // self.cpu_largest if cpu > 0 else 0
+        if not self.memory_largest:
+            left += sum(self.levels[row]) * LEFT_PARTS // self.gpu_largest
+        elif memory > 0:
+            left += memory * LEFT_PARTS // self.memory_largest
+        self.left[row] = left
+
+    def _changed(self, row: int) -> None:
+        self._set_left(row)
+        place = self._log_end - self._log_start
+        if place == len(self._log):
+            self._log_start, place = self._log_end, 0
+        self._log[place] = row
+        self._log_end += 1
+
+    # ---- the rows that changed ----------------------------------------------------------------
+
+    @property
+    def now(self) -> int:
+        """How many changes there were; grows by one with each."""
+        return self._log_end
+
+    def since(self, then: int) -> Ints | None:
+        """Rows that changed after `then`, some of them often; None when that is too long ago."""
+        if then < self._log_start:
+            return None
+        return self._log[then - self._log_start : self._log_end - self._log_start]
+
+    @property
+    def matrix(self) -> Ints:
+        """`levels` as an array, 0 where a node has no further device."""
+        if self._matrix is None:
+            width = max((len(levels) for levels in self.levels), default=0)
+            self._matrix = np.zeros((self.count, max(1, width)), dtype=np.int64)
+            for row, levels in enumerate(self.levels):
+                self._matrix[row, : len(levels)] = levels
+        return self._matrix
+
+    def labelled(self, name: str, value: str) -> Mask:
+        """Rows with this label; "" = any value."""
+        return self.memo(
+            ("label", name, value),
+            lambda fleet: np.array(
+                [name in labels and value in ("", labels[name]) for labels in fleet._labels], dtype=np.bool_
+            ),
+        )
+
+    def tolerated(self, tolerations: Sequence[str]) -> Mask:
+        """Rows all of whose taints are tolerated."""
+        return self.memo(
+            ("taint", tolerations),
+            lambda fleet: np.array(
+                [not taints or "*" in tolerations or all(taint in tolerations for taint in taints)
+                 for taints in fleet._taints], dtype=np.bool_
+            ),
+        )  # fmt: skip
+
+    def spare(self, rows: Ints | slice) -> Ints:
+        """What is free, GPUs first and cpu only between equals: less of it decides between equal points."""
+        cpu = np.maximum(self.cpu_free[rows], 0) * LEFT_PARTS // self.cpu_largest
+        found: Ints = self.gpu_millis[rows] * LEFT_PARTS // self.gpu_largest * LEFT_PARTS + cpu
+        return found
+
+    def full(self, name: str) -> Ints:
+        """By row, how many devices that answer to `name` are untouched."""
+        return self._under(self.gpu_full, name)
+
+    def most(self, name: str) -> Ints:
+        """By row, the largest free part of a device that answers to `name`."""
+        return self._under(self.gpu_most, name)
+
+    def _under(self, table: dict[str, Ints], name: str) -> Ints:
+        """A column of a table; the columns of a name are kept from the first time somebody asks for it."""
         if name not in table:
-            table[name] = np.zeros(len(self.names), dtype=np.int64)
+            self.gpu_full[name] = np.zeros(self.count, dtype=np.int64)
+            self.gpu_most[name] = np.zeros(self.count, dtype=np.int64)
+            for row, levels in enumerate(self.levels):
+                free = [levels[index] for index in self.indexes(row, name)]
+                self.gpu_full[name][row] = free.count(WHOLE)
+                self.gpu_most[name][row] = max(free, default=0)
         return table[name]
 
+    # ---- taking and giving back ---------------------------------------------------------------
 
-class Trial:
-    """What would be free after this round's commits so far."""
+    def indexes(self, row: int, name: str) -> tuple[int, ...]:
+        """The devices of a row that answer to a name, in the node's order."""
+        return self._layout_of[row].indexes.get(name, ())
 
-    def __init__(self, fleet: Fleet) -> None:
-        self.fleet = fleet
-        self.cpu_free = fleet.cpu_free.copy()
-        self.memory_free = fleet.memory_free.copy()
-        self._gpu_free: dict[str, Ints] = {}
-        self._taken: dict[int, dict[str, None]] = {}
+    def take(self, row: int, need: Need, devices: Sequence[int], sign: int = 1) -> None:
+        """Take what `need` asks for from a row, with these devices; sign = -1 gives it back."""
+        self.hold(row, sign, need.cpu_millis, need.memory_bytes, need.gpu_millis, need.group, devices)
 
-    def gpu_free(self, name: str) -> Ints:
-        """Free devices per row that answer to `name`."""
-        counts = self._gpu_free.get(name)
-        if counts is None:
-            source = self.fleet.gpu_free.get(name)
-            counts = np.zeros(len(self.fleet.names), dtype=np.int64) if source is None else source.copy()
-            self._gpu_free[name] = counts
-            for row, taken in self._taken.items():
-                for gpu in self.fleet.devices[row]:
-                    counts[row] -= gpu.uuid in taken and name in gpu_names(gpu)
-        return counts
-
-    def devices(self, row: int, need: Need) -> list[Gpu]:
-        """The devices that `need` would get from `row`, in the node's order."""
-        taken = self._taken.get(row, {})
-        free = (gpu for gpu in self.fleet.devices[row] if gpu.uuid not in taken and need.gpu_model in gpu_names(gpu))
-        return list(islice(free, need.gpus))
-
-    def commit(self, row: int, need: Need) -> list[Gpu]:
-        """Take what `need` asks for from `row`; the devices given."""
-        self.cpu_free[row] -= need.cpu_millis
-        self.memory_free[row] -= need.memory_bytes
-        if not need.gpus:
-            return []
-        given = self.devices(row, need)
-        assert len(given) == need.gpus, (row, need)
-        taken = self._taken.setdefault(row, {})
-        for gpu in given:
-            taken[gpu.uuid] = None
-            for name in gpu_names(gpu):
-                if name in self._gpu_free:
-                    self._gpu_free[name][row] -= 1
-        return given
+    def hold(
+        self, row: int, sign: int, cpu: int, memory: int, gpu_millis: int, group: str, devices: Sequence[int]
+    ) -> None:
+        """A run holds (sign = 1) or gives back (-1) so much of a row."""
+        self.touched[row] = None
+        if sign < 0:
+            self._freed[row] = None
+        self.cpu_free[row] -= sign * cpu
+        if memory:
+            self.memory_free[row] -= sign * memory
+        if devices:
+            levels, each = self.levels[row].copy(), sign * (gpu_millis or WHOLE)
+            for index in devices:
+                levels[index] -= each
+            self._set_levels(row, levels)
+        if group:
+            groups = dict(self._groups_of.get(row, {}))
+            groups[group] = groups.get(group, 0) + sign
+            self._set_groups(row, {name: number for name, number in groups.items() if number})
+        self._changed(row)

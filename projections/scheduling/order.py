@@ -12,8 +12,35 @@ from dataclasses import dataclass
 
 from eventsched.projections.cluster.state import Job
 from eventsched.projections.scheduling.usage import Shares
+from eventsched.spec import JobSpec
 
 Key = tuple[int | str, ...]
+
+EVICTIONS_MAX = 10
+"""A job that had to give way is worth one priority more each time, up to this many."""
+
+
+def expected_ms(spec: JobSpec) -> int:
+    """How long a run will probably take; 0 = nobody said."""
+    return spec.estimate_ms or spec.max_runtime_ms
+
+
+def priority_of(job: Job) -> int:
+    """The priority in an order: raised for a job that had to give way."""
+    return job.spec.priority + min(job.evictions, EVICTIONS_MAX)
+
+
+def standing(job: Job) -> Key:
+    """Who gives way to whom, larger is higher: best effort to all others, then priority, then batch to
+    latency_sensitive. Nothing that changes counts, so that a victim never drives out its preemptor."""
+    spec = job.spec
+    return (int(spec.sla != "best_effort"), spec.priority, int(spec.sla == "latency_sensitive"))
+
+
+def width(job: Job) -> int:
+    """How much of a cluster one run takes, in thousandths: GPUs, or cpus where none is asked for."""
+    asked = job.spec.resources
+    return asked.gpus * 1000 + asked.gpu_millis or asked.cpu_millis
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +64,7 @@ class Order:
 
 
 def _by_priority(job: Job) -> Key:
-    return (-job.spec.priority, job.seq, job.member)
+    return (-priority_of(job), job.seq, job.member)
 
 
 def _by_submission(job: Job) -> Key:
@@ -50,7 +77,18 @@ def _by_time(job: Job) -> Key:
 
 def _aged(moment: Moment, job: Job) -> Key:
     waited_ms = max(0, moment.now_ms - job.submitted_ms)
-    return (-(job.spec.priority + waited_ms // moment.aging_ms), *_by_time(job))
+    return (-(priority_of(job) + waited_ms // moment.aging_ms), *_by_time(job))
+
+
+def _by_work(job: Job) -> Key:
+    """Time x GPUs, or time x cpus where none is asked for, in thousandths; of a gang all members count."""
+    work = expected_ms(job.spec) * width(job) * (job.spec.array if job.spec.gang else 1)
+    return (int(not work), work, *_by_priority(job))
+
+
+def _by_deadline(job: Job) -> Key:
+    wished = job.spec.deadline_ms
+    return (int(not wished), job.submitted_ms + wished if wished else 0, *_by_priority(job))
 
 
 def _fair(moment: Moment, job: Job) -> Key:
@@ -59,7 +97,7 @@ def _fair(moment: Moment, job: Job) -> Key:
 
 ORDERS: dict[str, Order] = {
     "priority": Order(
-        "higher priority first, then order of submission",
+        "higher priority first (+1 for each time it gave way), then order of submission",
         lambda job: (),
         _by_priority,
         lambda moment, job: _by_priority(job),
@@ -72,9 +110,21 @@ ORDERS: dict[str, Order] = {
     ),
     "aging": Order(
         "priority + waited // aging_ms, then earlier submitted, then job id",
-        lambda job: (job.spec.priority,),  # jobs of one priority never overtake each other
+        lambda job: (priority_of(job),),  # jobs of one priority never overtake each other
         _by_time,
         _aged,
+    ),
+    "srsf": Order(
+        "the least work first: expected runtime x GPUs (x cpus without GPUs); unknown last; then as priority",
+        lambda job: (),
+        _by_work,
+        lambda moment, job: _by_work(job),
+    ),
+    "edf": Order(
+        "the earliest deadline first, none last; then as priority",
+        lambda job: (),
+        _by_deadline,
+        lambda moment, job: _by_deadline(job),
     ),
     "drf": Order(
         "the tenant with the smallest dominant share (by weight) first; then as priority",

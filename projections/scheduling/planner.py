@@ -10,11 +10,16 @@ import heapq
 from bisect import bisect_left, insort
 from typing import NamedTuple
 
+import numpy as np
+
 from eventsched.projections.cluster.state import TERMINAL, ClusterState, Job
+from eventsched.projections.scheduling.filters import needs_with_room
 from eventsched.projections.scheduling.fleet import Fleet
-from eventsched.projections.scheduling.needs import Need, need_of
-from eventsched.projections.scheduling.order import Key
+from eventsched.projections.scheduling.gang import gang_is_waiting, gang_may_start, gang_problems, members_to_start
+from eventsched.projections.scheduling.needs import Need, group_of, need_of
+from eventsched.projections.scheduling.order import Key, standing
 from eventsched.projections.scheduling.policies import choose
+from eventsched.projections.scheduling.ranking import Rankings
 from eventsched.projections.scheduling.usage import Usage
 from eventsched.spec import Problem, problems
 
@@ -23,11 +28,16 @@ Entry = tuple[Key, str]
 
 
 class Class(NamedTuple):
-    """Jobs that are alike for placement: what holds one back holds back all of them."""
+    """Jobs that are alike for placement: what holds one back holds back all of them.
+
+    gang: how many must start together, 0 = one will do. standing: who gives way for them, where anybody does.
+    """
 
     need: Need
     tenant: str
     group: Key
+    gang: int = 0
+    standing: Key = ()
 
 
 class ClassQueue:
@@ -70,17 +80,25 @@ class Planner:
         self._adopted = state.policy
         self.policy = choose(state.policy)
         self.fleet = Fleet(state)
+        self.rankings = Rankings(self.fleet, self.policy.score)
         self.usage = Usage(state)
         self.queues: dict[Class, ClassQueue] = {}
+        self.open: dict[Class, ClassQueue] = {}
+        self._parked: dict[Need, dict[Class, None]] = {}
         self.places: dict[str, tuple[Class, Entry]] = {}
         self.delayed: list[tuple[int, str]] = []
         self.timeouts: list[tuple[int, str]] = []
         self.timed: dict[str, int] = {}
         """Waiting jobs with a queue_timeout, each with its deadline; `timeouts` holds these, and some long gone."""
+        self.renewal_ms = 0
         self.faults: dict[str, list[Problem]] = {}
+        self.promised: dict[str, None] = {}
+        self.by_age = ClassQueue()
+        self._ages: dict[str, Entry] = {}
         self.draining: dict[str, None] = {name: None for name, node in state.nodes.items() if node.draining}
-        for key in state.jobs:
-            self._place(state, key)
+        for key, job in state.jobs.items():
+            if _unit_key(state, key) == key or job.parent_key not in state.jobs:
+                self._place(state, key)
 
     def sync(self, state: ClusterState) -> None:
         """Follow what evolved since the last call."""
@@ -89,8 +107,8 @@ class Planner:
             state.changes.forget_touched()
             return
         changes = state.changes
+        self._reopen(self.fleet.sync(state, changes.nodes))
         if changes.nodes:
-            self.fleet.sync(state, changes.nodes)
             self.usage.sync(state, changes.nodes)
             for name in changes.nodes:
                 node = state.nodes.get(name)
@@ -98,7 +116,7 @@ class Planner:
                     self.draining[name] = None
                 else:
                     self.draining.pop(name, None)
-        for key in changes.jobs:
+        for key in dict.fromkeys(_unit_key(state, key) for key in changes.jobs):
             self._place(state, key)
         changes.forget_touched()
 
@@ -106,11 +124,10 @@ class Planner:
         """Put a job where it belongs now: in its class's queue, among the delayed, or nowhere."""
         old = self.places.pop(key, None)
         if old is not None:
-            queue = self.queues[old[0]]
-            queue.remove(old[1])
-            if not queue:
-                del self.queues[old[0]]
+            self._dequeue(*old)
         job = state.jobs.get(key)
+        if job is not None and group_of(job):
+            self.fleet.watch_groups(state)
         if job is None or job.admitted or job.state in TERMINAL:
             self.faults.pop(key, None)
         elif not self._judge(job):
@@ -118,7 +135,7 @@ class Planner:
         self._time(job, key)
         if job is None or not is_waiting(job):
             return
-        if not may_start(job):
+        if not may_start(state, job):
             return
         if job.not_before_ms > state.clock_ms:
             heapq.heappush(self.delayed, (job.not_before_ms, key))
@@ -136,27 +153,77 @@ class Planner:
             self.timeouts = sorted((deadline, key) for key, deadline in self.timed.items())
 
     def _enqueue(self, job: Job) -> None:
-        order = self.policy.order
-        alike = Class(need_of(job), job.tenant, order.group(job))
-        entry = (order.key(job), job.key)
-        self.queues.setdefault(alike, ClassQueue()).add(entry)
+        policy = self.policy
+        gang = members_to_start(job) if job.spec.gang else 0
+        claim = standing(job) if policy.preempt else ()
+        alike = Class(need_of(job, policy.looks), job.tenant, policy.order.group(job), gang, claim)
+        entry = (policy.order.key(job), job.key)
+        queue = self.queues.get(alike)
+        if queue is None:
+            queue = self.queues[alike] = ClassQueue()
+            if alike.need in self._parked:
+                self._parked[alike.need][alike] = None
+            else:
+                self.open[alike] = queue
+        queue.add(entry)
         self.places[job.key] = (alike, entry)
+        if job.promised:
+            self.promised[job.key] = None
+        if policy.sweep_every:
+            self._ages[job.key] = ((job.seq, job.member), job.key)
+            self.by_age.add(self._ages[job.key])
+
+    def _dequeue(self, alike: Class, entry: Entry) -> None:
+        queue = self.queues[alike]
+        queue.remove(entry)
+        if not queue:
+            self._drop(alike)
+        self.promised.pop(entry[1], None)
+        if self.policy.sweep_every:
+            self.by_age.remove(self._ages.pop(entry[1]))
+
+    # ---- classes without room -----------------------------------------------------------------
+
+    def park(self, alike: Class) -> None:
+        """No node has room for this class: it is not looked at until one may have."""
+        if self.open.pop(alike, None) is not None:
+            self._parked.setdefault(alike.need, {})[alike] = None
+
+    def _drop(self, alike: Class) -> None:
+        del self.queues[alike]
+        if self.open.pop(alike, None) is None:
+            parked = self._parked[alike.need]
+            del parked[alike]
+            if not parked:
+                del self._parked[alike.need]
+
+    def _reopen(self, gained: list[int] | None) -> None:
+        """Look again at the classes that might fit on a row that gained room; None = on any."""
+        if gained is None:
+            needs = list(self._parked)
+        elif gained and self._parked:
+            needs = needs_with_room(self.fleet, self._parked, np.array(gained, dtype=np.int64))
+        else:
+            return
+        for need in needs:
+            for alike in self._parked.pop(need):
+                self.open[alike] = self.queues[alike]
 
     def _judge(self, job: Job) -> bool:
         """Look at an unjudged submission once; True if it may be placed in its first round."""
         if job.fault is not None:
             return False
         if job.key not in self.faults:
-            self.faults[job.key] = problems(job.spec)
+            self.faults[job.key] = problems(job.spec) or gang_problems(job.spec)
         spec = job.spec
-        return not (self.faults[job.key] or spec.after_ok or spec.after_any or spec.hold or spec.array)
+        return not (self.faults[job.key] or spec.after_ok or spec.after_any or spec.hold)
 
     def wake(self, state: ClusterState, now_ms: int) -> None:
         """Queue the jobs whose backoff is over at `now_ms`."""
         while self.delayed and self.delayed[0][0] <= now_ms:
             _, key = heapq.heappop(self.delayed)
             job = state.jobs.get(key)
-            if job is None or key in self.places or not is_waiting(job) or not may_start(job):
+            if job is None or key in self.places or not is_waiting(job) or not may_start(state, job):
                 continue
             if job.not_before_ms > now_ms:
                 continue
@@ -184,19 +251,32 @@ class Planner:
         return found
 
     def next_due_ms(self, state: ClusterState) -> int | None:
-        """When time alone next changes something: a backoff, a queue time-out, a drain's deadline."""
+        """When time alone next changes something: a backoff, a queue time-out, a drain's deadline, or money
+        that comes again for jobs the last round refused for want of it."""
         due = [heap[0][0] for heap in (self.delayed, self.timeouts) if heap]
         due += [state.nodes[name].drain_at_ms for name in self.draining if state.nodes[name].drain_at_ms]
+        if self.renewal_ms:
+            due.append(self.renewal_ms)
         return min(due, default=None)
 
 
 def is_waiting(job: Job) -> bool:
     """True when the job, or members of it that were never reached, have no run and have not ended."""
+    if job.array is not None and job.spec.gang:
+        return gang_is_waiting(job)
     if job.array is not None:
         return job.state in ("pending", "running") and job.array.next < job.spec.array
     return job.state == "pending"
 
 
-def may_start(job: Job) -> bool:
+def may_start(state: ClusterState, job: Job) -> bool:
     """True when nothing but time, quota and room keeps a waiting job from starting."""
-    return not (job.held or job.waiting_on or job.doomed_by or job.abort_seq)
+    if job.held or job.waiting_on or job.doomed_by or job.abort_seq:
+        return False
+    return not job.spec.gang or gang_may_start(state, job)
+
+
+def _unit_key(state: ClusterState, key: str) -> str:
+    """The key under which a job is queued: a gang waits as one."""
+    job = state.jobs.get(key)
+    return job.parent_key if job is not None and job.member >= 0 and job.spec.gang else key

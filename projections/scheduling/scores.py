@@ -1,18 +1,32 @@
 """Scores: how good a feasible node is, in integer points, higher is better.
 
-Equal points go to the smallest node id (rows are in id order). A score's rule is part of the
-name and version of every policy that uses it.
+Equal points go to the node with the least left over where a score says so, and then to the smallest
+node id (rows are in id order). A score's rule is part of the name and version of every policy that
+uses it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from eventsched.projections.scheduling.fleet import Ints, Trial
-from eventsched.projections.scheduling.needs import Need
+from eventsched.projections.cluster.state import Job
+from eventsched.projections.scheduling.costs import cost_aware_points, cost_aware_terms, expected_cost_points
+from eventsched.projections.scheduling.fgd import fgd_pick, fgd_points
+from eventsched.projections.scheduling.filters import Rows, whole
+from eventsched.projections.scheduling.fleet import Fleet, Ints, Shorts
+from eventsched.projections.scheduling.layouts import WHOLE
+from eventsched.projections.scheduling.needs import PLAIN, Looks, Need
+
+NOBODY = -(2**62)
+"""The rank of a row without room."""
+BLOCKED = 2**15 - 1
+"""Its cost, where a score counts costs: more than any."""
+_LEFT_BITS = 20
+POINTS_MAX = 2**40
+"""Points of a kept score are no larger than this, either way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,63 +37,118 @@ class Draw:
     number: int = 0
 
 
-Points = Callable[[Trial, Need, Ints, Draw], Ints]
+Points = Callable[[Fleet, Need, Ints, Draw], Ints]
+RowPoints = Callable[[Fleet, Need, Rows], Ints]
+Pick = Callable[[Fleet, Need, int, Sequence[int]], int]
+"""Which of a row's devices gets a share, of those with room for it; all alike: the first."""
+Terms = Callable[[Fleet, Need, int, Job], dict[str, int]]
+
+
+def tightest(fleet: Fleet, need: Need, row: int, devices: Sequence[int]) -> int:
+    """The device with the least left."""
+    levels = fleet.levels[row]
+    return min(devices, key=lambda index: levels[index])
+
+
+def nothing(fleet: Fleet, need: Need) -> int:
+    """No points to begin with."""
+    return 0
+
+
+def anyone(fleet: Fleet, need: Need, row: int, devices: Sequence[int]) -> int:
+    """Any device, without a preference: as it falls out of the node's number and what is free there."""
+    return devices[(row + sum(fleet.levels[row])) % len(devices)]
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One score: a summary, and points for rows."""
+    """One score: a summary, and points for rows, given in one of three ways.
+
+    points: looks at all feasible rows at once. by_row: a row's points depend only on the row and the need;
+    then answers are kept between decisions. cost: a row's points are the need's `worth` less the
+    row's cost, a column kept by the fleet; then only what fits is kept by need.
+
+    least_left: between equal points of by_row, the least left over decides before the node id. unit:
+    points that are worth a thousand of another score's in a sum. shown: divisor of points for people.
+    pick: the device for a share. terms: the parts of the points, for people; what all nodes have alike
+    included. looks: what makes classes.
+    """
 
     summary: str
-    points: Points
+    points: Points | None = None
+    by_row: RowPoints | None = None
+    cost: Callable[[Fleet], Shorts] | None = None
+    worth: Callable[[Fleet, Need], int] = nothing
+    least_left: bool = False
+    unit: int = 1_000
+    shown: int = 1
+    pick: Pick = tightest
+    terms: Terms | None = None
+    looks: Looks = PLAIN
+
+    def rank(self, fleet: Fleet, need: Need, rows: Rows) -> Ints:
+        """Points and tie rule in one number, for scores that go by row."""
+        points = self.of_rows(fleet, need, rows)
+        return (points << _LEFT_BITS) - fleet.spare(rows) if self.least_left else points
+
+    def of_rows(self, fleet: Fleet, need: Need, rows: Rows) -> Ints:
+        """Points by row."""
+        if self.cost is not None:
+            return self.worth(fleet, need) - self.cost(fleet)[rows].astype(np.int64)
+        assert self.by_row is not None
+        return self.by_row(fleet, need, rows)
+
+    def points_of(self, rank: int) -> int:
+        """The points that a rank was made of."""
+        return -(-rank >> _LEFT_BITS) if self.least_left else rank
 
 
-def first_fit(trial: Trial, need: Need, rows: Ints, draw: Draw) -> Ints:
+def no_cost(fleet: Fleet) -> Shorts:
     """All alike: the smallest node id wins."""
-    return np.zeros(len(rows), dtype=np.int64)
+    return fleet.memo("no cost", lambda fleet: np.zeros(fleet.count, dtype=np.int16))
 
 
-def best_fit(trial: Trial, need: Need, rows: Ints, draw: Draw) -> Ints:
-    """The less is left over, the better: minus the sum of what stays free, in thousandths of the
-    node's own cpu, memory and GPUs, each counted only if the job asks for it."""
-    return -_left(trial, need, rows)
+def left_over(fleet: Fleet) -> Shorts:
+    """The less is left over, the better: what stays free of cpu and GPUs (cpu and memory, where no node has
+    GPUs), each in thousandths of the largest node's. The same for every need but for what it asks itself."""
+    return fleet.left
 
 
-def spread(trial: Trial, need: Need, rows: Ints, draw: Draw) -> Ints:
+def spread(fleet: Fleet, need: Need, rows: Rows) -> Ints:
     """The more is left over, the better: the opposite of best-fit."""
-    return _left(trial, need, rows)
+    found: Ints = fleet.left[rows].astype(np.int64) - _asked(fleet, need)
+    return found
 
 
-def _left(trial: Trial, need: Need, rows: Ints) -> Ints:
-    fleet = trial.fleet
-    left = (trial.cpu_free[rows] - need.cpu_millis) * 1000 // np.maximum(fleet.cpu_total[rows], 1)
-    if need.memory_bytes:
-        # in MiB, so that the product stays far below 2^63
-        free, total = (trial.memory_free[rows] - need.memory_bytes) >> 20, fleet.memory_total[rows] >> 20
-        left = left + free * 1000 // np.maximum(total, 1)
-    if need.gpus:
-        left = left + (trial.gpu_free("")[rows] - need.gpus) * 1000 // np.maximum(fleet.gpu_total[""][rows], 1)
-    return left
+def _asked(fleet: Fleet, need: Need) -> int:
+    cpu = need.cpu_millis * WHOLE // fleet.cpu_largest
+    if fleet.memory_largest:
+        return cpu + need.memory_bytes * WHOLE // fleet.memory_largest
+    return cpu + whole(need) * WHOLE // fleet.gpu_largest
 
 
-def dot_product(trial: Trial, need: Need, rows: Ints, draw: Draw) -> Ints:
+def dot_product(fleet: Fleet, need: Need, rows: Rows) -> Ints:
     """The smaller the product of what is free and what is asked, the better (Tetris turned around, as in
-    the FGD study): each in thousandths of the largest node, so that products stay small."""
-    fleet = trial.fleet
-    points = _product(trial.cpu_free[rows], need.cpu_millis, fleet.cpu_total)
-    if need.memory_bytes:
-        points = points + _product(trial.memory_free[rows] >> 20, need.memory_bytes >> 20, fleet.memory_total >> 20)
-    if need.gpus:
-        points = points + _product(trial.gpu_free("")[rows], need.gpus, fleet.gpu_total[""])
-    return -points
+    the FGD study): cpu and GPUs of the largest node's, in halves of a hundredth: finer, it would fill worse."""
+    cpu = (fleet.cpu_free[rows] * WHOLE // fleet.cpu_largest) * (need.cpu_millis * WHOLE // fleet.cpu_largest)
+    gpu = (fleet.gpu_millis[rows] * WHOLE // fleet.gpu_largest) * (whole(need) * WHOLE // fleet.gpu_largest)
+    return -((cpu + gpu) // (20 * WHOLE))
 
 
-def _product(free: Ints, asked: int, total: Ints) -> Ints:
-    largest = max(1, int(total.max()))
-    return (free * 1000 // largest) * (asked * 1000 // largest)
+def packing(fleet: Fleet, need: Need, rows: Rows) -> Ints:
+    """Fill what is begun: for a share, the fullest device that is shared already, then a node with GPUs in
+    use; for whole GPUs, the node with most of them in use. Jobs without GPUs go where fewest are free."""
+    total, full = fleet.gpu_devices[rows], fleet.gpu_full[""][rows]
+    begun = (total - full) * WHOLE // np.maximum(total, 1)
+    if not need.gpu_millis:
+        return np.where(total == 0, WHOLE, begun)
+    levels = fleet.matrix[rows]
+    shared = np.where((levels < WHOLE) & (levels >= need.gpu_millis), levels, WHOLE).min(axis=1)
+    points: Ints = np.where(shared < WHOLE, 3 * WHOLE - shared, begun)
+    return points
 
 
-def random(trial: Trial, need: Need, rows: Ints, draw: Draw) -> Ints:
+def random(fleet: Fleet, need: Need, rows: Ints, draw: Draw) -> Ints:
     """Every node alike, drawn by counter: the same seed and choice give the same node for ever."""
     mixed = rows.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     mixed += np.uint64((draw.seed * 0xD1342543DE82EF95 + draw.number * 0xBF58476D1CE4E5B9) % 2**64)
@@ -90,10 +159,71 @@ def random(trial: Trial, need: Need, rows: Ints, draw: Draw) -> Ints:
     return points
 
 
+def weighted(parts: Mapping[str, tuple[Score, int]]) -> Score:
+    """The sum of several scores, each times its weight and in its own unit."""
+    scores = list(parts.values())
+
+    def points(fleet: Fleet, need: Need, rows: Ints, draw: Draw) -> Ints:
+        total = np.zeros(len(rows), dtype=np.int64)
+        for score, weight in scores:
+            one = score.points(fleet, need, rows, draw) if score.points else score.of_rows(fleet, need, rows)
+            total = total + weight * (one * WHOLE // score.unit)
+        return total
+
+    def by_row(fleet: Fleet, need: Need, rows: Rows) -> Ints:
+        found = points(fleet, need, np.arange(fleet.count, dtype=np.int64)[rows], Draw())
+        return np.clip(found, -POINTS_MAX, POINTS_MAX)
+
+    def terms(fleet: Fleet, need: Need, row: int, job: Job) -> dict[str, int]:
+        one = np.array([row], dtype=np.int64)
+        return {
+            name: weight * (int(score.of_rows(fleet, need, one)[0]) * WHOLE // score.unit)
+            for name, (score, weight) in parts.items()
+            if score.points is None
+        }
+
+    kept = all(score.points is None for score, _ in scores)
+    heaviest = max(scores, key=lambda one: (one[0].pick is not tightest, one[1]))[0]
+    looks = Looks(*(any(one) for one in zip(*(score.looks for score, _ in scores), strict=True)))
+    return Score(
+        " + ".join(f"{weight} x {name}" for name, (_, weight) in parts.items()),
+        points=None if kept else points,
+        by_row=by_row if kept else None,
+        least_left=kept and any(score.least_left for score, _ in scores),
+        pick=heaviest.pick,
+        terms=terms,
+        looks=looks,
+    )
+
+
 SCORES: dict[str, Score] = {
-    "first-fit": Score("the first node that fits, by id", first_fit),
-    "best-fit": Score("the node with the least left over", best_fit),
-    "spread": Score("the node with the most left over", spread),
-    "dot-product": Score("the node whose free resources match the request least (keeps the rest useful)", dot_product),
-    "random": Score("any node, drawn by counter", random),
+    "first-fit": Score("the first node that fits, by id", cost=no_cost),
+    "best-fit": Score("the node with the least left over", cost=left_over, worth=_asked),
+    "spread": Score("the node with the most left over", by_row=spread),
+    "dot-product": Score(
+        "the node whose free resources match the request least (keeps the rest useful)", by_row=dot_product
+    ),
+    "packing": Score("fill GPUs and nodes that are begun; then the least left over", by_row=packing, least_left=True),
+    "fgd": Score(
+        "the node whose free GPUs lose least of their use for the jobs this cluster gets; then the least left over",
+        by_row=fgd_points,
+        least_left=True,
+        unit=25,  # a GPU lost to everybody
+        pick=fgd_pick,
+    ),
+    "cost-aware": Score(
+        "0.2 cost + 0.3 priority + 0.2 SLA + 0.2 reschedule + 0.1 resource, in millionths",
+        by_row=cost_aware_points,
+        unit=10**12,
+        shown=10**6,
+        terms=cost_aware_terms,
+        looks=Looks(sla=True),
+    ),
+    "expected-cost": Score(
+        "the node that is expected to cost least: price, and work lost when a spot node is taken away",
+        by_row=expected_cost_points,
+        least_left=True,
+        looks=Looks(estimate=True),
+    ),
+    "random": Score("any node, drawn by counter", points=random, pick=anyone),
 }

@@ -6,13 +6,13 @@ commits change.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from eventsched.projections.cluster.state import ClusterState, Run
+from eventsched.projections.cluster.state import ClusterState, Run, TenantLimits
 from eventsched.projections.scheduling.needs import Need
 
-RUNS, CPU, MEMORY, GPUS = "runs", "cpu_millis", "memory_bytes", "gpus"
-"""Names of what is counted; a GPU model is counted as `gpu:<model>`."""
+RUNS, CPU, MEMORY, GPUS = "runs", "cpu_millis", "memory_bytes", "gpu_millis"
+"""Names of what is counted; devices of one model are counted as `gpu_millis:<model>` too."""
 
 Amounts = dict[str, int]
 _PPM = 1_000_000
@@ -20,25 +20,26 @@ _PPM = 1_000_000
 
 def gpu_kind(model: str) -> str:
     """The name under which devices of a model are counted."""
-    return f"gpu:{model.lower()}"
+    return f"{GPUS}:{model.lower()}"
 
 
 class Usage:
-    """What each tenant's open runs hold, and what all usable nodes have."""
+    """What each tenant's open runs hold and cost, and what all usable nodes have."""
 
     def __init__(self, state: ClusterState) -> None:
         self.by_tenant: dict[str, Amounts] = {}
         self.capacity: Amounts = {}
+        self.rates: dict[str, dict[int, tuple[int, int]]] = {}
+        """By tenant: its open runs that cost something, each with its rate and when it was assigned."""
         self._by_node: dict[str, dict[str, Amounts]] = {}
+        self._priced: dict[str, dict[int, str]] = {}
         self._capacity_of: dict[str, Amounts] = {}
         self.sync(state, state.nodes)
 
     def sync(self, state: ClusterState, nodes: Iterable[str]) -> None:
         """Count changed nodes anew."""
         for name in nodes:
-            for tenant, amounts in self._by_node.pop(name, {}).items():
-                _add(self.by_tenant.setdefault(tenant, {}), amounts, -1)
-            _add(self.capacity, self._capacity_of.pop(name, {}), -1)
+            self._forget(name)
             node = state.nodes.get(name)
             if node is None:
                 continue
@@ -47,7 +48,10 @@ class Usage:
             for seq in node.runs:
                 run = state.runs[seq]
                 tenant = run.key.partition("/")[0]
-                _add(held.setdefault(tenant, {}), _amounts_of_run(run, models), 1)
+                _add(held.setdefault(tenant, {}), amounts_of_run(run, models), 1)
+                if seq in state.rates:
+                    self.rates.setdefault(tenant, {})[seq] = state.rates[seq], run.assigned_ms
+                    self._priced.setdefault(name, {})[seq] = tenant
             for tenant, amounts in held.items():
                 _add(self.by_tenant.setdefault(tenant, {}), amounts, 1)
             self._by_node[name] = held
@@ -55,25 +59,38 @@ class Usage:
                 self._capacity_of[name] = _capacity(node.capacity.cpu_millis, node.capacity.memory_bytes, models)
                 _add(self.capacity, self._capacity_of[name], 1)
 
+    def _forget(self, name: str) -> None:
+        for tenant, amounts in self._by_node.pop(name, {}).items():
+            _add(self.by_tenant.setdefault(tenant, {}), amounts, -1)
+        for seq, tenant in self._priced.pop(name, {}).items():
+            del self.rates[tenant][seq]
+        _add(self.capacity, self._capacity_of.pop(name, {}), -1)
+
 
 class Shares:
     """What tenants hold after this round's commits so far."""
 
-    def __init__(self, usage: Usage, weights: dict[str, int]) -> None:
+    def __init__(self, usage: Usage, tenants: Mapping[str, TenantLimits]) -> None:
         self._usage = usage
-        self._weights = weights
+        self._tenants = tenants
         self._held: dict[str, Amounts] = {}
 
     def held(self, tenant: str) -> Amounts:
         """What a tenant holds; absent = 0."""
         return self._held.get(tenant) or self._usage.by_tenant.get(tenant, {})
 
-    def take(self, tenant: str, need: Need, models: Iterable[str]) -> None:
-        """One more run of a tenant; `models` of the devices it got."""
+    def change(self, tenant: str, amounts: Amounts, sign: int = 1) -> None:
+        """A tenant holds more, or less."""
         held = self._held.get(tenant)
         if held is None:
             held = self._held[tenant] = dict(self._usage.by_tenant.get(tenant, {}))
-        _add(held, amounts_of_need(need, models), 1)
+        _add(held, amounts, sign)
+
+    def copy(self) -> Shares:
+        """Another one, equal for now."""
+        copy = Shares(self._usage, self._tenants)
+        copy._held = {tenant: dict(amounts) for tenant, amounts in self._held.items()}
+        return copy
 
     def dominant(self, tenant: str) -> int:
         """A tenant's largest share of any resource in ppm of the cluster, divided by its weight."""
@@ -81,28 +98,34 @@ class Shares:
         shares = [
             held.get(kind, 0) * _PPM // capacity[kind] for kind in (CPU, MEMORY, GPUS) if capacity.get(kind, 0) > 0
         ]
-        return max(shares, default=0) // max(1, self._weights.get(tenant, 1))
+        limits = self._tenants.get(tenant)
+        return max(shares, default=0) // (limits.weight if limits is not None else 1)
 
 
-def amounts_of_need(need: Need, models: Iterable[str]) -> Amounts:
+def amounts_of_need(need: Need, models: Iterable[str] = ()) -> Amounts:
     """What a run of this class takes when it gets devices of these models."""
-    amounts = {RUNS: 1, CPU: need.cpu_millis, MEMORY: need.memory_bytes, GPUS: need.gpus}
+    amounts = {RUNS: 1, CPU: need.cpu_millis, MEMORY: need.memory_bytes, GPUS: need.gpus * 1000 + need.gpu_millis}
+    return amounts | amounts_of_models(models, need.gpu_millis)
+
+
+def amounts_of_run(run: Run, models: Mapping[str, str]) -> Amounts:
+    """What a run holds. models: of the devices of its node, by UUID."""
+    total = len(run.gpus) * (run.gpu_millis or 1000)
+    amounts = {RUNS: 1, CPU: run.cpu_millis, MEMORY: run.memory_bytes, GPUS: total}
+    return amounts | amounts_of_models((models.get(uuid, "") for uuid in run.gpus), run.gpu_millis)
+
+
+def amounts_of_models(models: Iterable[str], gpu_millis: int) -> Amounts:
+    """Devices of these models, whole ones or a share of each."""
+    amounts: Amounts = {}
     for model in models:
         kind = gpu_kind(model)
-        amounts[kind] = amounts.get(kind, 0) + 1
+        amounts[kind] = amounts.get(kind, 0) + (gpu_millis or 1000)
     return amounts
 
 
-def _amounts_of_run(run: Run, models: dict[str, str]) -> Amounts:
-    amounts = {RUNS: 1, CPU: run.cpu_millis, MEMORY: run.memory_bytes, GPUS: len(run.gpus)}
-    for uuid in run.gpus:
-        kind = gpu_kind(models.get(uuid, ""))
-        amounts[kind] = amounts.get(kind, 0) + 1
-    return amounts
-
-
-def _capacity(cpu_millis: int, memory_bytes: int, models: dict[str, str]) -> Amounts:
-    return {CPU: cpu_millis, MEMORY: memory_bytes, GPUS: len(models)}
+def _capacity(cpu_millis: int, memory_bytes: int, models: Mapping[str, str]) -> Amounts:
+    return {CPU: cpu_millis, MEMORY: memory_bytes, GPUS: len(models) * 1000}
 
 
 def _add(total: Amounts, amounts: Amounts, sign: int) -> None:

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
+from eventsched.projections.cluster.gangs import unit_of
 from eventsched.projections.cluster.state import TERMINAL, ClusterState, Job
-from eventsched.projections.scheduling.filters import feasible, filters_for
-from eventsched.projections.scheduling.fleet import Fleet, Trial
+from eventsched.projections.cluster.tenants import limits_of
+from eventsched.projections.scheduling.filters import Filter, feasible, filters_for, gpus_offered, refusals
+from eventsched.projections.scheduling.fleet import Fleet, Ints
+from eventsched.projections.scheduling.gang import gang_may_start, how_many_fit, members_to_start
+from eventsched.projections.scheduling.layouts import WHOLE
 from eventsched.projections.scheduling.needs import Need, need_of
-from eventsched.projections.scheduling.quota import Refusal, limits_of, model_refusal, refusal
-from eventsched.projections.scheduling.usage import CPU, GPUS, MEMORY, RUNS, Shares, Usage
-from eventsched.units import format_bytes, format_cpus
+from eventsched.projections.scheduling.policies import looks_of
+from eventsched.projections.scheduling.quota import BUDGET, LENT_OUT, POOL, Quotas, Refusal, mildest
+from eventsched.projections.scheduling.trial import Trial
+from eventsched.projections.scheduling.usage import CPU, GPUS, MEMORY, RUNS, Usage
+from eventsched.units import format_bytes, format_cpus, format_money, format_ms
+
+_NOT_FOR_ROOM = ("quota", "budget", "lent_out", "held", "no_nodes", "too_big")
+"""What no reservation helps against."""
 
 
 class Why(NamedTuple):
@@ -22,8 +32,18 @@ class Why(NamedTuple):
     detail: str
 
 
-def why_waiting(state: ClusterState, fleet: Fleet, usage: Usage, job: Job, now_ms: int) -> Why | None:
-    """Why `job` has no run now; None when it has one or has ended."""
+def why_waiting(
+    state: ClusterState,
+    fleet: Fleet,
+    usage: Usage,
+    job: Job,
+    now_ms: int,
+    forecast: Callable[[], dict[str, Why]] = dict,
+) -> Why | None:
+    """Why `job` has no run now; None when it has one or has ended.
+
+    forecast: what reservations say (see `forecast`); asked for only if room is what it waits for.
+    """
     if job.state in TERMINAL or (job.state != "pending" and job.array is None):
         return None
     if not job.admitted:
@@ -35,101 +55,180 @@ def why_waiting(state: ClusterState, fleet: Fleet, usage: Usage, job: Job, now_m
         return Why("dependency", f"waits for {', '.join(parents[:3])}" + (" …" if len(parents) > 3 else ""))
     if job.not_before_ms > now_ms:
         return Why("backoff", f"tries again in {job.not_before_ms - now_ms} ms after: {job.reason or 'failure'}")
-    need = need_of(job)
-    return _why_quota(state, usage, job.tenant, need) or _why_no_node(state, fleet, usage, job.tenant, need)
+    promised = _why_promised(state, job) if job.promised else None
+    if promised is not None:
+        return promised
+    need, unit = need_of(job, looks_of(state)), unit_of(state, job)
+    quotas = Quotas(state, usage, now_ms)
+    if unit.spec.gang and unit.array is not None:
+        why = _why_gang(state, fleet, quotas, unit, now_ms)
+    else:
+        refused = quotas.refusal(job.tenant, need)
+        if refused is not None:
+            return _why_refused(state, job.tenant, refused, now_ms)
+        why = _why_no_node(state, fleet, quotas, job.tenant, need, now_ms)
+    return why if why.code in _NOT_FOR_ROOM else forecast().get(unit.key, why)
 
 
-def _why_quota(state: ClusterState, usage: Usage, tenant: str, need: Need) -> Why | None:
-    refused = refusal(limits_of(state, tenant), Shares(usage, {}), tenant, need)
-    return None if refused is None else Why("quota", _refused(state, tenant, refused))
+def _why_promised(state: ClusterState, job: Job) -> Why | None:
+    node = state.nodes.get(job.promised)
+    stopping = sum(state.runs[seq].stop_reason == "preempted" for seq in node.runs) if node is not None else 0
+    return Why("promised", f"runs on {job.promised} are being stopped for it: {stopping}") if stopping else None
 
 
-def _refused(state: ClusterState, tenant: str, refused: Refusal) -> str:
+def _why_gang(state: ClusterState, fleet: Fleet, quotas: Quotas, gang: Job, now_ms: int) -> Why:
+    """Of a gang, or of its member: all wait for the same."""
+    need, trial = need_of(gang, looks_of(state)), Trial(fleet)
+    if gang.array is None or gang.array.open or gang.array.fate is not None:
+        return Why("gang_forming", "waits until what is left of its last start has been stopped")
+    if not gang_may_start(state, gang):
+        return Why("held", "a member is held: release it with `eventsched release`")
+    count = members_to_start(gang)
+    trying = quotas.copy()
+    for fit in range(count):
+        refused = trying.refusal(gang.tenant, need)
+        if refused is not None:
+            why = _why_refused(state, gang.tenant, refused, now_ms)
+            return Why(why.code, f"{fit} of {count} members: {why.detail}")
+        trying.take(gang.tenant, need, ())
+    fit = how_many_fit(trial, need, count)
+    if fit == count:
+        return Why("turn", "it fits; it starts with the next round")
+    if not fit:
+        return _why_no_node(state, fleet, quotas, gang.tenant, need, now_ms)
+    return Why("gang_forming", f"{fit} of {count} members fit")
+
+
+def _why_refused(state: ClusterState, tenant: str, refused: Refusal, now_ms: int) -> Why:
+    limits = limits_of(state, tenant)
+    if limits is None:
+        return Why("quota", f"tenant {tenant} has no quota, and this cluster gives nothing without one")
+    if refused.cause == BUDGET:
+        spent = f"tenant {tenant} has spent {format_money(refused.held)} of {format_money(refused.limit)}"
+        until = f"; the next period begins in {format_ms(refused.until_ms - now_ms)}" if refused.until_ms else ""
+        return Why("budget", spent + until)
     whose = f"tenant {tenant}" if tenant in state.tenants else f"tenant {tenant} (limits of *)"
-    numbers = [_amount(refused.kind, number) for number in (refused.asked, refused.held, refused.limit)]
-    return f"asks {numbers[0]} {_kind(refused.kind)}; {whose} holds {numbers[1]} of {numbers[2]}"
+    asked, held, limit = (_amount(refused.kind, number) for number in (refused.asked, refused.held, refused.limit))
+    text = f"asks {asked} {_kind(refused.kind)}; {whose} holds {held} of {limit}"
+    if refused.cause == LENT_OUT:
+        return Why("lent_out", f"{text}; more than they own hold: {', '.join(refused.borrowers) or 'nobody'}")
+    if refused.cause == POOL:
+        text += f", and cohort {limits.cohort} has no more to lend"
+    return Why("quota", text)
 
 
 def _kind(kind: str) -> str:
-    return {RUNS: "run", CPU: "cpus", MEMORY: "of memory", GPUS: "GPUs"}.get(kind) or kind.removeprefix("gpu:").upper()
+    names = {RUNS: "run", CPU: "cpus", MEMORY: "of memory", GPUS: "GPUs"}
+    return names.get(kind) or kind.removeprefix(f"{GPUS}:").upper()
 
 
 def _amount(kind: str, number: int) -> str:
-    return format_cpus(number) if kind == CPU else format_bytes(number) if kind == MEMORY else str(number)
+    if kind == MEMORY:
+        return format_bytes(number)
+    return str(number) if kind == RUNS else format_cpus(number)
 
 
-def _why_models(state: ClusterState, trial: Trial, usage: Usage, tenant: str, need: Need) -> Why | None:
+def _models_refused(fleet: Fleet, quotas: Quotas, tenant: str, need: Need) -> Refusal | None:
     """The tenant may have none of the devices that are free, by their models."""
-    limits = limits_of(state, tenant)
-    if limits is None or not limits.gpu_models or not need.gpus:
+    if not (need.gpus or need.gpu_millis) or not quotas.minds_models(tenant):
         return None
-    refused = None
-    for row in np.flatnonzero(feasible(trial, need)):
-        models = tuple(gpu.model for gpu in trial.devices(int(row), need))
-        refused = model_refusal(limits, Shares(usage, {}), tenant, models)
+    trial, found = Trial(fleet), []
+    for row in np.flatnonzero(feasible(fleet, need)).tolist():
+        models = tuple(gpu.model for gpu in trial.devices(row, need))
+        refused = quotas.model_refusal(tenant, need, models)
         if refused is None:
             return None
-    return None if refused is None else Why("quota", _refused(state, tenant, refused))
+        found.append(refused)
+    return mildest(found)
 
 
-def _why_no_node(state: ClusterState, fleet: Fleet, usage: Usage, tenant: str, need: Need) -> Why:
-    trial = Trial(fleet)
-    if not len(fleet.names):
+# ---- nodes ------------------------------------------------------------------------------------
+
+
+def _why_no_node(state: ClusterState, fleet: Fleet, quotas: Quotas, tenant: str, need: Need, now_ms: int) -> Why:
+    if not fleet.count:
         return Why("no_nodes", "no node has joined")
-    if feasible(trial, need).any():
-        models = _why_models(state, trial, usage, tenant, need)
-        return models or Why("turn", "it fits; it starts with the next round")
-    alive = fleet.usable
-    if not alive.any():
-        return Why("no_nodes", f"none of {len(fleet.names)} nodes can take work (lost, left, suspect or cordoned)")
-    for code, one in filters_for(need)[1:]:
-        if not (alive & one(trial, need)).any():
-            return Why(*_sole_cause(code, fleet, trial, need))
-    large = alive & (fleet.cpu_total >= need.cpu_millis) & (fleet.memory_total >= need.memory_bytes)
+    if feasible(fleet, need).any():
+        refused = _models_refused(fleet, quotas, tenant, need)
+        if refused is not None:
+            return _why_refused(state, tenant, refused, now_ms)
+        return Why("turn", "it fits; it starts with the next round")
+    alive = np.flatnonzero(fleet.ready & ~fleet.cordoned)
+    if not len(alive):
+        return Why("no_nodes", f"none of {fleet.count} nodes can take work (lost, left, suspect or cordoned)")
+    for one in filters_for(need):
+        if not one.passes(fleet, need, alive).any():
+            return _sole_cause(one, fleet, need, alive)
+    large = (fleet.cpu_total[alive] >= need.cpu_millis) & (fleet.memory_total[alive] >= need.memory_bytes)
     if need.gpus:
-        total = fleet.gpu_total.get(need.gpu_model)
-        large = large & (total >= need.gpus) if total is not None else np.zeros_like(large)
+        large &= _most(fleet.gpu_total, need, alive) >= need.gpus
     if not large.any():
         return Why("too_big", f"no node is large enough for {_asked(need)}")
-    return Why("resources", f"no node has {_asked(need)} free at once")
+    by = ", ".join(f"{one.nodes} {one.code}" for one in refusals(fleet, need))
+    return Why("resources", f"no node has {_asked(need)} free at once; refused by: {by}")
 
 
-def _sole_cause(code: str, fleet: Fleet, trial: Trial, need: Need) -> tuple[str, str]:
+def _sole_cause(one: Filter, fleet: Fleet, need: Need, alive: Ints) -> Why:
     """One filter refuses every node that can take work: say which, with the best any node offers."""
-    alive = fleet.usable
-    count = int(np.count_nonzero(alive))
-    if code == "driver":
-        return code, f"none of {count} nodes offers the {need.driver} driver"
-    if code == "gpu_model":
-        return code, f"none of {count} nodes has a GPU" + (f" {need.gpu_model.upper()}" if need.gpu_model else "")
+    count = f"{len(alive)} nodes"
+    match one.code:
+        case "driver":
+            text = f"none of {count} offers the {need.driver} driver"
+        case "node_labels":
+            text = f"none of {count} has the labels {', '.join(f'{name}={value}' for name, value in need.labels)}"
+        case "taint":
+            text = f"each of {count} has a taint it does not tolerate"
+        case "spot":
+            text = f"it may not run on spot nodes, and all of {count} are"
+        case "price":
+            cheapest = format_money(int(fleet.price[alive].min()))
+            text = f"pays {format_money(need.max_price)} an hour at most; the cheapest of {count} costs {cheapest}"
+        case "gpu_model":
+            text = f"none of {count} has a GPU {_models(need)}".rstrip()
+        case "per_node":
+            text = f"each of {count} has {need.per_node} of its group already (max_per_node)"
+        case _:
+            return _too_little(one.code, fleet, need, alive)
+    return Why(one.code, text)
+
+
+def _too_little(code: str, fleet: Fleet, need: Need, alive: Ints) -> Why:
+    """Too little is free, or there is too little even on empty nodes."""
     if code == "cpu":
-        total, free = int(fleet.cpu_total[alive].max()), int(trial.cpu_free[alive].max())
-        if total < need.cpu_millis:
-            return "too_big", f"asks {format_cpus(need.cpu_millis)} cpus, the largest node has {format_cpus(total)}"
-        return (
-            code,
-            f"asks {format_cpus(need.cpu_millis)} cpus, at most {format_cpus(free)} free on one of {count} nodes",
-        )
-    if code == "memory":
-        total, free = int(fleet.memory_total[alive].max()), int(trial.memory_free[alive].max())
-        if total < need.memory_bytes:
-            return "too_big", f"asks {format_bytes(need.memory_bytes)}, the largest node has {format_bytes(total)}"
-        return (
-            code,
-            f"asks {format_bytes(need.memory_bytes)}, at most {format_bytes(free)} free on one of {count} nodes",
-        )
-    free = int(trial.gpu_free(need.gpu_model)[alive].max())
-    total = int(fleet.gpu_total[need.gpu_model][alive].max())
-    name = need.gpu_model.upper() or "GPU"
-    if total < need.gpus:
-        return "too_big", f"asks {need.gpus} {name}, the largest node has {total}"
-    return code, f"asks {need.gpus} {name}, at most {free} free on one of {count} nodes"
+        asked, total, free = need.cpu_millis, fleet.cpu_total[alive].max(), fleet.cpu_free[alive].max()
+        texts = [f"{format_cpus(asked)} cpus", format_cpus(int(total)), format_cpus(max(0, int(free)))]
+    elif code == "memory":
+        asked, total, free = need.memory_bytes, fleet.memory_total[alive].max(), fleet.memory_free[alive].max()
+        texts = [format_bytes(asked), format_bytes(int(total)), format_bytes(max(0, int(free)))]
+    else:
+        asked = need.gpu_millis or need.gpus
+        total = WHOLE if need.gpu_millis else _most(fleet.gpu_total, need, alive).max()
+        free = gpus_offered(fleet, need, alive).max()
+        unit = "/1000 of a" if need.gpu_millis else ""
+        texts = [f"{asked}{unit} {_models(need) or 'GPU'}", str(total), str(free)]
+    if total < asked:
+        return Why("too_big", f"asks {texts[0]}, the largest node has {texts[1]}")
+    return Why(code, f"asks {texts[0]}, at most {texts[2]} free on one of {len(alive)} nodes")
+
+
+def _most(table: dict[str, Ints], need: Need, rows: Ints) -> Ints:
+    """The larger of what a table has under any of the names that will do."""
+    found = np.zeros(len(rows), dtype=np.int64)
+    for name in need.names:
+        if name in table:
+            found = np.maximum(found, table[name][rows])
+    return found
+
+
+def _models(need: Need) -> str:
+    return "|".join(need.gpu_models).upper()
 
 
 def _asked(need: Need) -> str:
     parts = [f"{format_cpus(need.cpu_millis)} cpus"]
     if need.memory_bytes:
         parts.append(format_bytes(need.memory_bytes))
-    if need.gpus:
-        parts.append(f"{need.gpus} {need.gpu_model.upper() or 'GPU'}")
+    if need.gpus or need.gpu_millis:
+        number = f"{need.gpu_millis}/1000 of a" if need.gpu_millis else str(need.gpus)
+        parts.append(f"{number} {_models(need) or 'GPU'}")
     return " + ".join(parts)

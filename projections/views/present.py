@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from eventsched.projections.cluster.arrays import member_key
+from eventsched.projections.cluster.arrays import live_members, member_key
+from eventsched.projections.cluster.money import cost_between
 from eventsched.projections.cluster.state import TERMINAL, ClusterState, Job, Node
 from eventsched.resources import Capacity
 from eventsched.views import JobView, NodeView, Stats, Try
@@ -35,6 +36,7 @@ def job_view(state: ClusterState, job: Job) -> JobView:
         priority=spec.priority,
         failures=job.failures,
         losses=job.losses,
+        cost_micros=job.cost_micros + _cost_of_open_runs(state, job),
         driver=spec.driver,
         image=spec.image,
         command=list(spec.command),
@@ -49,6 +51,16 @@ def job_view(state: ClusterState, job: Job) -> JobView:
         tries=[Try(*one) for one in job.tries or []],
         submitted_by=spec.submitted_by,
     )
+
+
+def _cost_of_open_runs(state: ClusterState, job: Job) -> int:
+    """What runs that go on have cost up to the state's clock."""
+    cost = 0
+    for one in live_members(state, job) if state.rates else ():
+        run = state.runs.get(one.run)
+        if run is not None and run.key == one.key:
+            cost += cost_between(state.rates.get(run.seq, 0), run.assigned_ms, run.assigned_ms, state.clock_ms)
+    return cost
 
 
 def _members(state: ClusterState, job: Job) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""What every log promises, held against both: in memory and on JetStream."""
+"""What every log promises, held against all: in memory, and on JetStream with either way of reading."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from eventsched.nats_server import NatsServer
 CREATED = codec.encode(ClusterCreated(cluster_id="contract"))
 
 
-@pytest.fixture(params=["memory", "jetstream"])
+@pytest.fixture(params=["memory", "jetstream", "jetstream-direct"])
 async def log(request: pytest.FixtureRequest, nats_server: NatsServer) -> AsyncIterator[EventLog]:
     if request.param == "memory":
         memory = MemoryLog()
@@ -29,7 +29,7 @@ async def log(request: pytest.FixtureRequest, nats_server: NatsServer) -> AsyncI
     # the operator may not claim the lead; a user that may do everything is needed here
     link = await connect(nats_server.options("tester"), "contract")
     await ensure_streams(link, 1, CREATED)
-    yield JetStreamLog(link)
+    yield JetStreamLog(link, direct=request.param == "jetstream-direct")
     await link.close()
 
 

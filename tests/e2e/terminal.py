@@ -113,6 +113,14 @@ class Terminal:
         assert self._dev is not None
         return self._dev.wait(60)
 
+    def kill_dev(self) -> None:
+        """kill -9."""
+        assert self._dev is not None
+        assert self._dev.stdout is not None
+        self._dev.kill()
+        self._dev.wait()
+        self._dev.stdout.close()
+
     def stop(self) -> Result:
         """Ctrl-C; how it ended."""
         assert self._dev is not None

@@ -318,7 +318,7 @@ def test_quotas_of_tenants(terminal: Terminal) -> None:
     assert "asks 1 run; tenant limited holds 1 of 1" in waiting["detail"]
     (view,) = [one for one in terminal.json("tenant", "list") if one["tenant"] == "limited"]
     assert (view["weight"], view["held"]["runs"], view["waiting"], view["own_limits"]) == (2, 1, 1, True)
-    assert view["limits"] == {"runs": 1, "memory_bytes": 1 << 30, "gpu:a100": 1}
+    assert view["limits"] == {"runs": 1, "memory_bytes": 1 << 30, "gpu_millis:a100": 1000}
     assert "1 of 1" in terminal.run("tenant", "show", "limited").out
     terminal.run("tenant", "remove", "limited")
     terminal.until_state(held[1], "running")

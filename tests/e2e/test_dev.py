@@ -109,7 +109,7 @@ def test_a_killed_dev_leaves_no_server_on_the_store_of_the_next(here: Terminal) 
     here.dev("--driver", "fake")
     job_id = here.submit("--driver", "fake")
     here.run("wait", job_id)
-    os.kill(here.dev_pid, signal.SIGKILL)
+    here.kill_dev()
     here.dev("--driver", "fake")
     assert here.json("job", job_id)["state"] == "succeeded"
     listed = subprocess.run(

@@ -96,7 +96,7 @@ async def test_a_creds_file_is_taken(tmp_path: Path) -> None:
         server.stop()
 
 
-@pytest.mark.parametrize("seed", ["SUAnonsense", "SUACSSL3UAHUDXKFSNVUZRF5UHPMWZ6BFDTJ7M6USDXIEDNPPQYYYCU3VZ", ""])
+@pytest.mark.parametrize("seed", ["SUAnonsense", "SUACSSL3UAHUDXKFSNVUZRF5UHPMWZ7BFDTJ7M6USDXIEDNPPQYYYCU3VW", ""])
 async def test_what_is_no_seed_is_said_to_be_none(tmp_path: Path, seed: str) -> None:
     file = tmp_path / "seed"
     file.write_text(seed)

@@ -327,11 +327,12 @@ async def test_a_full_store_stops_submissions_first(tmp_path: Path) -> None:
     server.stop()
 
 
-async def test_a_gap_in_the_log_stops_the_reader(nats_server: NatsServer) -> None:
+@pytest.mark.parametrize("direct", [False, True])
+async def test_a_gap_in_the_log_stops_the_reader(nats_server: NatsServer, direct: bool) -> None:
     """A stream from which an event was cut out (as damaged storage would) must not be folded over."""
     link = await connect(nats_server.options("tester"), "t")
     await api(link, "STREAM.CREATE.EV", {**ev_config(1), "deny_delete": False})
-    log = JetStreamLog(link)
+    log = JetStreamLog(link, direct=direct)
     await log.append([Outgoing("ev.x", b"{}") for _ in range(10)])
     await api(link, "STREAM.MSG.DELETE.EV", {"seq": 5})
     feed = log.read(1)
@@ -343,13 +344,14 @@ async def test_a_gap_in_the_log_stops_the_reader(nats_server: NatsServer) -> Non
     await link.close()
 
 
+@pytest.mark.parametrize(("direct", "words"), [(False, "stream EV is gone"), (True, "nobody serves stream EV")])
 async def test_a_log_that_vanishes_is_an_error_not_a_wait_for_ever(
-    nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+    nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch, direct: bool, words: str
 ) -> None:
-    monkeypatch.setattr("eventsched.log.reader.MISSING_S", 0.5)
+    monkeypatch.setattr(f"eventsched.log.{'direct' if direct else 'reader'}.MISSING_S", 0.5)
     link = await connect(nats_server.options("tester"), "t")
-    feed = JetStreamLog(link).read(1)
-    with pytest.raises(NoServer, match="stream EV is gone"):
+    feed = JetStreamLog(link, direct=direct).read(1)
+    with pytest.raises(NoServer, match=words):
         await feed.get(10)
     await feed.close()
     await link.close()

@@ -12,7 +12,7 @@ from eventsched import codec
 from eventsched.agents.drivers.base import EngineAway, Progress
 from eventsched.agents.drivers.fake import FakeDriver, FakeEngine
 from eventsched.agents.effects import KnownRun, Launch
-from eventsched.agents.lease import boot_ms, read_deadline, write_lease
+from eventsched.agents.lease import Terms, boot_ms, read_lease, write_lease
 from eventsched.agents.runtime import Agent
 from eventsched.agents.settings import AgentSettings
 from eventsched.client import Client
@@ -167,7 +167,7 @@ async def test_an_agent_that_leaves_before_it_was_let_in_says_nothing_of_its_run
     await second.leave()
     await _over(leaving)
     assert not any(isinstance(event, NodeLeaving | NodeLeft) for event in await nodes.events())
-    assert read_deadline(second.directory) is not None, "the leash goes on watching"
+    assert read_lease(second.directory) is not None, "the leash goes on watching"
     assert nodes.alive() == [job.run]
     nodes.proxy.heal()
     if trouble == "no leader answers the join":
@@ -186,7 +186,7 @@ async def test_an_agent_told_to_leave_while_it_takes_its_inventory_does_not_join
 ) -> None:
     monkeypatch.setattr("eventsched.agents.runtime.ENGINE_ANSWER_S", 0.3)
     agent, driver = await nodes.agent()
-    write_lease(agent.directory, boot_ms() + 20_000, 1)
+    write_lease(agent.directory, boot_ms() + 20_000, 1, Terms("cluster", agent.node, 1_000))
     driver.inventory_may.clear()
     running = nodes.run(agent)
     await driver.asked.wait()
@@ -196,7 +196,7 @@ async def test_an_agent_told_to_leave_while_it_takes_its_inventory_does_not_join
     await _over(running)
     assert running.exception() is None
     assert await nodes.events() == []
-    assert (read_deadline(agent.directory) is None) is answers, "silence says nothing about what runs"
+    assert (read_lease(agent.directory) is None) is answers, "silence says nothing about what runs"
 
 
 async def test_an_engine_that_is_away_for_a_while_is_waited_for(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,7 +216,7 @@ async def test_a_leave_in_good_order_gives_everything_back(nodes: Nodes) -> None
     await agent.leave()
     await _over(running)
     assert [type(event) for event in await nodes.events()] == [NodeJoined, NodeLeaving, NodeLeft]
-    assert read_deadline(agent.directory) is None
+    assert read_lease(agent.directory) is None
     assert not nodes.alive()
     view = await nodes.client.get(job.job_id)
     assert (view.state, view.attempt, view.losses) == ("pending", 1, 1)

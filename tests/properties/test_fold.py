@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from msgspec.structs import replace
 
 from eventsched import codec, subjects
 from eventsched.events import (
@@ -20,16 +21,21 @@ from eventsched.events import (
     NodeLost,
     NodeSuspected,
     NodeUncordoned,
+    PolicySet,
     ReleaseRequested,
     RequeueRequested,
     RunEnded,
     RunStarted,
     RunStarting,
+    StopOrdered,
 )
 from eventsched.projections.cluster.digest import decode_state, digest, encode_state
 from eventsched.projections.cluster.evolve import evolve
-from eventsched.projections.cluster.state import TERMINAL, ClusterState
-from eventsched.projections.scheduling.decide import stamp
+from eventsched.projections.cluster.state import TERMINAL, ClusterState, Run
+from eventsched.projections.scheduling.decide import Proposed, stamp
+from eventsched.projections.scheduling.needs import need_of
+from eventsched.projections.scheduling.order import standing
+from eventsched.projections.scheduling.policies import POLICIES
 from eventsched.recorded import Recorded
 from eventsched.resources import Resources
 from eventsched.spec import JobSpec
@@ -37,10 +43,10 @@ from eventsched.spec import JobSpec
 from ..support import Ledger
 
 NODES = ("n1", "n2", "n3")
-JOBS = tuple(f"j{index}" for index in range(6))
+JOBS = tuple(f"j{index}" for index in range(12))
 node = st.sampled_from(NODES)
 job = st.sampled_from(JOBS)
-specs = st.builds(
+plain = st.builds(
     JobSpec,
     driver=st.just("fake"),
     resources=st.builds(
@@ -48,7 +54,8 @@ specs = st.builds(
         cpu_millis=st.sampled_from((500, 1000, 3000)),
         gpus=st.sampled_from((0, 0, 1, 2)),
         gpu_model=st.just(""),
-    ),
+    )
+    | st.builds(Resources, cpu_millis=st.just(500), gpu_millis=st.sampled_from((300, 500, 999))),
     priority=st.integers(-2, 2),
     retries=st.integers(0, 2),
     retry_backoff_ms=st.sampled_from((0, 100)),
@@ -57,9 +64,31 @@ specs = st.builds(
     on_disconnect=st.sampled_from(("stop", "keep")),
     queue_timeout_ms=st.sampled_from((0, 0, 50)),
     array=st.sampled_from((0, 0, 0, 3)),
+    anti_affinity=st.sampled_from(("", "", "", "apart")),
+    node_labels=st.sampled_from(({}, {}, {"zone": "a"})),
+    tolerations=st.sampled_from(((), (), ("*",))),
+    spot=st.sampled_from(("allow", "allow", "never")),
     hold=st.sampled_from((False, False, True)),
     after_ok=st.sampled_from(((), (), ("j0",), ("j1", "j2"))),
     after_any=st.sampled_from(((), (), ("j3",), ("j5",))),
+    estimate_ms=st.sampled_from((0, 20, 200, 2_000)),
+    deadline_ms=st.sampled_from((0, 500)),
+    sla=st.sampled_from(("batch", "batch", "best_effort", "latency_sensitive")),
+)
+specs = st.tuples(plain, st.booleans()).map(lambda one: replace(one[0], gang=one[1] and one[0].array > 0))
+policies = st.builds(
+    PolicySet,
+    name=st.sampled_from(sorted(POLICIES)),
+    params=st.sampled_from(
+        (
+            {"preempt": 1, "preempt_max": 2},
+            {"preempt": 1, "sweep_every": 2},
+            {"preempt": 1, "backfill": "easy", "backfill_looks": 3},
+            {"preempt": 1, "backfill": "conservative", "reservations": 2},
+            {"backfill": "conservative", "sweep_every": 3},
+            {"backfill": "none"},
+        )
+    ),
 )
 
 
@@ -73,6 +102,13 @@ class Cluster(RuleBasedStateMachine):
         self.final: dict[str, tuple[str, int]] = {}
         self.closed: list[int] = []
 
+    @initialize(policy=policies, cpus=st.integers(1, 6))
+    def begin(self, policy: PolicySet, cpus: int) -> None:
+        self.ledger.join("n1", cpus=cpus, gpus=("A100",) * 2)
+        self.ledger.put("ev.admin.policy_set", policy)
+        self.ledger.settle()
+        assert not self.ledger.state.anomalies
+
     @rule(node=node, cpus=st.integers(1, 6), gpus=st.integers(0, 2), leash=st.booleans(), data=st.data())
     def join(self, node: str, cpus: int, gpus: int, leash: bool, data: st.DataObject) -> None:
         known = self.ledger.state.nodes.get(node)
@@ -81,12 +117,38 @@ class Cluster(RuleBasedStateMachine):
         )
         held = sum(self.ledger.run(run).cpu_millis for run in runs)
         self.ledger.join(
-            node, cpus=max(cpus, -(-held // 1000)), gpus=("A100",) * max(gpus, 2 if runs else 0), leash=leash, runs=runs
+            node,
+            cpus=max(cpus, -(-held // 1000)),
+            gpus=("A100",) * max(gpus, 2 if runs else 0),
+            leash=leash,
+            runs=runs,
+            labels={"zone": "ab"[cpus % 2]},
+            taints=("batch",) if cpus == 6 else (),
+            spot=gpus == 2,
         )
 
     @rule(job=job, spec=specs)
     def submit(self, job: str, spec: JobSpec) -> None:
         self.ledger.submit(job, spec)
+
+    @rule(policy=st.sampled_from(("best-fit", "fgd", "packing", "cost-aware", "random")))
+    def adopt(self, policy: str) -> None:
+        self.ledger.put("ev.admin.policy_set", PolicySet(name=policy))
+
+    @rule(jobs=st.lists(st.tuples(job, specs), min_size=2, max_size=6), later=st.sampled_from((0, 60)))
+    def crowd(self, jobs: list[tuple[str, JobSpec]], later: int) -> None:
+        """Several at once, more than fit; and what is decided on them."""
+        for job_id, spec in jobs:
+            self.ledger.submit(job_id, spec)
+        for _ in range(3):
+            self.round(1000, later)
+
+    @rule()
+    def stops_are_carried_out(self) -> None:
+        for seq, run in list(self.ledger.state.runs.items()):
+            if run.stop_reason and run.state != "unknown":
+                self._report(seq, run.node, "stopped", 143)
+        self.round(1000, 2_000)
 
     @rule(job=job, payload=st.sampled_from((b"{", b'{"imge":1}', b'{"driver":"fake","priority":99999}', b"[[[")))
     def submit_rubbish(self, job: str, payload: bytes) -> None:
@@ -113,13 +175,38 @@ class Cluster(RuleBasedStateMachine):
 
     @rule(limit=st.sampled_from((1, 2, 1000)), later=st.sampled_from((0, 60, 1_000_000)))
     def round(self, limit: int, later: int) -> None:
-        self.ledger.round(self.ledger.state.clock_ms + later, limit)
+        now_ms = self.ledger.state.clock_ms + later
+        self._check_evictions(self.ledger.decide(now_ms, limit))
+        self.ledger.round(now_ms, limit)
+
+    def _check_evictions(self, proposed: list[Proposed]) -> None:
+        """Who gives way is lower, and with it gone the other one fits: nobody is stopped in vain."""
+        state = self.ledger.state
+        freed: dict[str, list[Run]] = {}
+        for one in proposed:
+            if isinstance(one.event, StopOrdered) and one.event.in_favour_of:
+                run = state.runs[one.event.run]
+                assert standing(state.jobs[run.key]) < standing(state.jobs[one.event.in_favour_of])
+                freed.setdefault(one.event.in_favour_of, []).append(run)
+        for key, runs in freed.items():
+            node, need = state.nodes[runs[0].node], need_of(state.jobs[key])
+            assert {run.node for run in runs} == {node.node_id}
+            leaving = [run for seq in node.runs if (run := state.runs[seq]).stop_reason or run.stop_owed or run in runs]
+            assert node.cpu_free_millis + sum(run.cpu_millis for run in leaving) >= need.cpu_millis
+            free = len(node.capacity.gpus) - len(node.gpu_runs) + sum(len(run.gpus) for run in leaving)
+            assert free >= need.gpus
 
     @rule(limit=st.sampled_from((1000,)), data=st.data())
     def round_overtaken(self, limit: int, data: st.DataObject) -> None:
         """Something is recorded between the decision's basis and its commit."""
         proposed = self.ledger.decide(limit=limit)
-        self.ask(data.draw(job), ("abort_requested", AbortRequested), -1)
+        what = data.draw(st.sampled_from(("abort", "abort_one", "hold", "rejoin")))
+        if what == "rejoin":
+            self.join(data.draw(node), 6, 2, True, data)
+        elif what == "hold":
+            self.ask(data.draw(job), ("hold_requested", HoldRequested), -1)
+        else:
+            self.ask(data.draw(job), ("abort_requested", AbortRequested), -1 if what == "abort" else 1)
         for one in proposed:
             self.ledger.put(one.subject, one.event)
 
@@ -173,6 +260,11 @@ class Cluster(RuleBasedStateMachine):
         names = {NodeCordoned: "node_cordoned", NodeUncordoned: "node_uncordoned", NodeDrained: "node_drained"}
         event = NodeDrained(node=node, now=now) if what is NodeDrained else what(node=node)
         self.ledger.put(subjects.admin(names[what]), event)
+
+    @rule(policy=policies)
+    def choose_a_policy(self, policy: PolicySet) -> None:
+        self.ledger.put("ev.admin.policy_set", policy)
+        self.ledger.round()
 
     @rule()
     def another_leads(self) -> None:

@@ -126,11 +126,11 @@ class SimAgent:
 
     # ---- leaving --------------------------------------------------------------------------------
 
-    def leave(self) -> None:
+    def leave(self, spot_notice_ms: int = 0) -> None:
         """Go in good order: say so, stop what runs, report it, say goodbye; another agent comes later."""
         core = self.core
         if core is not None and core.session and not core.over and not core.leaving:
-            self._do(core.leave())
+            self._do(core.leave(spot_notice_ms))
             self._say_goodbye()
 
     def _say_goodbye(self) -> None:

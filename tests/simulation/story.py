@@ -14,6 +14,7 @@ from eventsched.events import (
     NodeCordoned,
     NodeDrained,
     NodeUncordoned,
+    PolicySet,
     ReleaseRequested,
     RequeueRequested,
 )
@@ -23,6 +24,7 @@ from eventsched.projections.cluster.check import check
 from eventsched.projections.cluster.digest import digest
 from eventsched.projections.cluster.evolve import evolve
 from eventsched.projections.cluster.state import TERMINAL, ClusterState
+from eventsched.projections.scheduling.policies import POLICIES
 from eventsched.recorded import Recorded
 from eventsched.resources import Resources
 from eventsched.spec import FakeRun, JobSpec
@@ -57,6 +59,7 @@ class Story:
     def play(self) -> None:
         """Trouble, peace, and the final checks. Raises AssertionError that names the seed."""
         self._plan_jobs()
+        self._plan_policies()
         self._plan_troubles()
         start = self.world.now_ms
         self.world.run_until(start + TROUBLE_MS)
@@ -73,6 +76,7 @@ class Story:
             job_id = f"j{index}"
             parents = (f"j{world.random.randrange(index)}",) if index and world.random.random() < 0.15 else ()
             fails = world.random.random() < 0.15
+            members = world.random.choice((0,) * 5 + (4, 5))
             spec = JobSpec(
                 driver="fake",
                 resources=Resources(cpu_millis=world.random.choice((500, 1000, 2000))),
@@ -85,10 +89,14 @@ class Story:
                 retry_backoff_ms=200,
                 max_lost=100,
                 priority=world.random.choice((0, 0, 5)),
+                sla=world.random.choice(("batch", "batch", "best_effort", "latency_sensitive")),
+                estimate_ms=world.random.choice((0, 400, 2_000, 5_000)),
+                deadline_ms=world.random.choice((0, 5_000)),
                 max_runtime_ms=world.random.choice((0, 0, 0, 1_000)),
                 queue_timeout_ms=world.random.choice((0,) * 9 + (1_500,)),
                 after_any=parents,
-                array=world.random.choice((0,) * 6 + (4,)),
+                array=members,
+                gang=members > 0 and world.random.random() < 0.7,
                 stop_grace_ms=100,
             )
             world.at(when, lambda job_id=job_id, spec=spec: self._submit(job_id, spec))
@@ -103,6 +111,15 @@ class Story:
             if world.random.random() < 0.1:
                 later = when + world.random.randrange(0, 4_000)
                 world.at(later, lambda job_id=job_id: self._say(job_id, RequeueRequested()))
+
+    def _plan_policies(self) -> None:
+        """Another policy now and then, mostly one that preempts."""
+        world, pick = self.world, self.world.random
+        for _ in range(3):
+            params = {"preempt": pick.choice((0, 1, 1)), "sweep_every": pick.choice((0, 7))}
+            event = PolicySet(name=pick.choice(sorted(POLICIES)), params=params)
+            when = world.now_ms + pick.randrange(100, TROUBLE_MS)
+            world.at(when, lambda event=event: self._put("ev.admin.policy_set", codec.encode(event)))
 
     def _submit(self, job_id: str, spec: JobSpec) -> None:
         message = Outgoing(subjects.job("t", job_id, "submitted"), codec.encode(spec), msg_id=job_id, expect=0)
@@ -154,7 +171,7 @@ class Story:
             case "pause a" if machine.agent is not None:
                 machine.agent.paused_until = now + long_ms
             case "leave a" if machine.agent is not None:
-                machine.agent.leave()
+                machine.agent.leave(spot_notice_ms=300 if long_ms % 2 else 0)
             case "cut a":
                 machine.cut_until = now + long_ms
             case "drain":
@@ -218,7 +235,7 @@ class Story:
                 before = self.final.setdefault(job.key, job.state)
                 assert before == job.state, f"seed {self.world.seed}: {job.key} ended {before}, then {job.state}"
             state.changes.ended.clear()
-            if entry.seq % 50 == 0:
+            if entry.seq % 50 == 0 or entry.seq == state.round_end:
                 broken = check(state)
                 assert not broken, f"seed {self.world.seed} at {entry.seq}: {broken}"
         assert not check(state), f"seed {self.world.seed}: {check(state)}"

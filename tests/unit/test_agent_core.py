@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from msgspec import Raw
 
 from eventsched import codec
 from eventsched.agents.core import AgentCore
+from eventsched.agents.drivers.base import Place, run_environment
 from eventsched.agents.effects import (
     Announce,
     Effect,
@@ -282,6 +285,35 @@ def test_leaving_stops_everything_and_takes_nothing_new() -> None:
     assert agent.assign() == []
     (event,) = events(agent.core.ended(run, Ended("stopped", 143), 0))
     assert event == RunEnded(run=run, outcome="stopped", exit_code=143, reason="drained")
+
+
+def test_a_machine_that_is_taken_away_gives_no_run_more_time_than_it_has() -> None:
+    agent = Agent()
+    agent.opened()
+    agent.assign(spec=JobSpec(image="busybox", stop_grace_ms=60_000))
+    long = agent.seq
+    agent.assign(spec=JobSpec(image="busybox", stop_grace_ms=500))
+    short = agent.seq
+    for run in (long, short):
+        agent.core.started(run, 0)
+    leaving = NodeLeaving(session=agent.core.session, reason="spot")
+    assert agent.core.leave(spot_notice_ms=2_000) == [Announce(leaving), StopRun(long, 2_000), StopRun(short, 500)]
+    (event,) = events(agent.core.ended(long, Ended("stopped", 143), 0))
+    assert event.reason == "preempted"
+
+
+def test_members_of_a_gang_know_its_head() -> None:
+    agent = Agent()
+    agent.opened()
+    spec = JobSpec(driver="process", command=("true",), array=3, gang=True)
+    order = RunAssigned(
+        epoch=1, session=10, tenant="t", job="j", member=2, gang_head="n7", spec=Raw(codec.encode(spec))
+    )
+    (start,) = agent.feed(order)
+    assert isinstance(start, StartRun)
+    told = run_environment(Place("c", "n1", Path("/nowhere")), start.launch)
+    assert told["EVENTSCHED_GANG_HEAD"] == "n7"
+    assert (told["EVENTSCHED_GANG_SIZE"], told["EVENTSCHED_ARRAY_INDEX"]) == ("3", "2")
 
 
 def test_a_manual_run_is_finished_by_order() -> None:

@@ -230,7 +230,8 @@ def test_an_assign_says_why() -> None:
     ledger.submit("a", _fake(cpus=2))
     (one,) = ledger.decide()
     assert isinstance(one.event, RunAssigned)
-    assert (one.subject, one.event.score, one.event.runner_up, one.event.feasible) == ("ev.assign.n1", -500, "n0", 2)
+    assert (one.subject, one.event.score, one.event.runner_up, one.event.feasible) == ("ev.assign.n1", -1250, "n0", 2)
+    assert (one.event.runner_up_score, one.event.terms) == (-1750, {}), "750 of the cpu and all memory is left there"
 
 
 @pytest.mark.parametrize(

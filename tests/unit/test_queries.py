@@ -11,7 +11,6 @@ import pytest
 from eventsched.errors import Ambiguous, EventschedError, NotFound
 from eventsched.events import AbortRequested, HoldRequested
 from eventsched.projections.queries import FITTING_MAX
-from eventsched.query import GetRequest
 from eventsched.resources import Resources
 from eventsched.spec import JobSpec
 
@@ -41,25 +40,6 @@ def test_a_job_is_got_by_its_id_from_its_first_to_its_last_state(desk: Desk) -> 
     desk.ran("a", "b", "c")
     assert "t/j" not in desk.ledger.state.jobs
     assert desk.get("j") == last, "the history says what the state said"
-
-
-def test_the_askers_own_job_is_preferred_and_the_whole_id_before_a_beginning(desk: Desk) -> None:
-    for tenant in ("a", "b"):
-        desk.submit("same", "same-start-1", tenant=tenant)
-    desk.submit("same-start-2", tenant="b")
-    desk.submit("foreign", tenant="b")
-    desk.submit("foreigner", tenant="a")
-
-    def owner(job_id: str, prefer: str) -> str:
-        return desk.queries.get(GetRequest(job_id, prefer=prefer), desk.ledger.state.clock_ms).tenant
-
-    assert [owner("same", tenant) for tenant in ("a", "b")] == ["a", "b"]
-    assert owner("same-st", "a") == "a", "the one that begins so of its own, though others do, too"
-    assert owner("foreign", "a") == "b", "a whole id is meant before a beginning"
-    assert owner("foreigner", "b") == "a"
-    for job_id, prefer in (("same-st", "b"), ("same", "nobody"), ("same", "")):
-        with pytest.raises(Ambiguous):
-            owner(job_id, prefer)
 
 
 def test_the_beginning_of_an_id_is_enough_while_it_fits_one_job(desk: Desk) -> None:

@@ -18,8 +18,9 @@ from eventsched.projections.http.bodies import OBJECT, Answer, answer, body_of, 
 from eventsched.projections.http.desk import Asked, Desk, come_in
 from eventsched.projections.http.errors import ApiError
 from eventsched.projections.http.routes.jobs import MinSeq
-from eventsched.projections.views.policies import policy_views, tenant_views
-from eventsched.submissions import tenant_limits
+from eventsched.projections.views.policies import policy_views
+from eventsched.projections.views.tenants import tenant_views
+from eventsched.tenancy import tenant_event
 from eventsched.views import NodeView, PolicyView, TenantView
 from eventsched.wire import Event, Int
 
@@ -124,7 +125,7 @@ async def tenants(request: Asked, min_seq: MinSeq = 0) -> Answer:
     """Limits, what their runs hold and how many jobs wait; a tenant's token sees its own."""
     desk, caller = come_in(request)
     await desk.folded(min_seq)
-    views = [view for view in tenant_views(desk.follower.state) if caller.sees(view.tenant)]
+    views = [view for view in tenant_views(desk.follower.state, desk.follower.now_ms()) if caller.sees(view.tenant)]
     return answer(encode(views), seq=desk.follower.state.seq)
 
 
@@ -137,7 +138,11 @@ async def one_tenant(name: FromPath[str], request: Asked, min_seq: MinSeq = 0) -
 
 
 def _tenant(desk: Desk, caller: Caller, name: str) -> TenantView:
-    found = [view for view in tenant_views(desk.follower.state) if view.tenant == name and caller.sees(name)]
+    found = [
+        view
+        for view in tenant_views(desk.follower.state, desk.follower.now_ms())
+        if view.tenant == name and caller.sees(name)
+    ]
     if not found:
         raise ApiError(404, "TENANT_NOT_FOUND", f"nothing is known of a tenant {name[:80]!r}")
     return found[0]
@@ -168,7 +173,7 @@ async def set_tenant(name: FromPath[str], request: Asked) -> Answer:
     fixed = [one for one in ("tenant", "by") if one in limits]
     if fixed:
         raise ApiError(422, "VALIDATION_ERROR", f"{fixed[0]}: is not given in the body")
-    seq = await desk.administer("tenant_set", tenant_limits(name, limits))
+    seq = await desk.administer("tenant_set", tenant_event(tenant=name, **limits))
     if limits.get("removed"):
         return answer(b"{}", seq=seq)
     return answer(encode(_tenant(desk, caller, name)), seq=seq)

@@ -1,0 +1,47 @@
+"""Layouts: what devices a node has, by the names requests may use. Nodes of one kind share one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from eventsched.resources import Gpu
+
+WHOLE = 1_000
+"""Thousandths in a device."""
+
+
+def gpu_names(gpu: Gpu) -> tuple[str, ...]:
+    """The names a request may use for this device, "" (any) first."""
+    model, variant = gpu.model.lower(), gpu.variant.lower()
+    return ("", model) if variant in ("", model) else ("", model, variant)
+
+
+class Layout:
+    """One arrangement of models. `kind` numbers the nodes with the same names on them."""
+
+    __slots__ = ("alike", "indexes", "kind", "size")
+
+    def __init__(self, devices: Sequence[Gpu], kinds: dict[tuple[str, ...], int]) -> None:
+        self.size = len(devices)
+        self.indexes: dict[str, tuple[int, ...]] = {}
+        for index, gpu in enumerate(devices):
+            for name in gpu_names(gpu):
+                self.indexes[name] = (*self.indexes.get(name, ()), index)
+        self.alike = all(len(indexes) == self.size for indexes in self.indexes.values())
+        self.kind = kinds.setdefault(tuple(sorted(self.indexes)), len(kinds))
+
+
+class Layouts:
+    """All layouts of a fleet, each made once."""
+
+    def __init__(self) -> None:
+        self.kinds: dict[tuple[str, ...], int] = {}
+        self._known: dict[tuple[tuple[str, str], ...], Layout] = {}
+
+    def of(self, devices: Sequence[Gpu]) -> Layout:
+        """The layout of a node's devices."""
+        key = tuple((gpu.model, gpu.variant) for gpu in devices)
+        layout = self._known.get(key)
+        if layout is None:
+            layout = self._known[key] = Layout(devices, self.kinds)
+        return layout

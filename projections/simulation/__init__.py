@@ -1,0 +1,1 @@
+"""Simulation: recorded workloads through the same `evolve` and `decide` as live ones."""

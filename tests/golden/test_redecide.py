@@ -1,0 +1,67 @@
+"""Every round of a log, decided again from the replayed state, comes out byte for byte."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from eventsched.log.port import Entry
+from eventsched.projections.redeciding import redecide
+
+from ..support import FAKE, ready
+from .redecide import SEEDS, told
+
+ROOT = Path(__file__).parents[2]
+PYTHON = os.environ.get("REDECIDE_PYTHON", sys.executable)
+"""Another interpreter, to compare with another version of NumPy."""
+
+
+def test_simulated_stories_decide_alike_under_other_hash_seeds() -> None:
+    outputs = []
+    for hash_seed in ("0", "4242"):
+        done = subprocess.run(
+            [PYTHON, "-m", "tests.golden.redecide"],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        outputs.append(json.loads(done.stdout))
+    assert outputs[0] == outputs[1]
+    assert len(outputs[0]) == len(SEEDS)
+    for found in outputs[0].values():
+        assert not found["differing"]
+        assert not found["unknown"]
+        assert found["rounds"] > 30
+    here = redecide(told(0))
+    assert here.digest == outputs[0]["seed 0"]["digest"]
+
+
+def test_a_round_that_was_not_decided_so_is_noticed() -> None:
+    ledger = ready()
+    ledger.submit("j", FAKE)
+    ledger.settle()
+    honest = redecide(ledger.entries)
+    assert (honest.rounds, honest.differing) == (2, [])
+    forged = [
+        Entry(seq, at_ms, subject, payload.replace(b'"score":-', b'"score":-1'))
+        for seq, at_ms, subject, payload in ledger.entries
+    ]
+    assert forged != ledger.entries
+    assert redecide(forged).differing == [2]
+
+
+@pytest.mark.parametrize("policy", ["nonsense/1", "best-fit/999"])
+def test_a_policy_this_build_lacks_is_counted(policy: str) -> None:
+    ledger = ready()
+    log = [
+        Entry(seq, at_ms, subject, payload.replace(b"best-fit/1", policy.encode()))
+        for seq, at_ms, subject, payload in ledger.entries
+    ]
+    assert redecide(log).unknown == 1
