@@ -55,13 +55,13 @@ class BenchCluster:
         else:
             print(f"logs are in {self.directory}", file=sys.stderr)
 
-    def spawn(self, name: str, command: str, *arguments: str) -> subprocess.Popen[bytes]:
-        """Run `eventsched COMMAND ARGUMENTS` with the rights of its role."""
-        data = str(self.directory / name)
+    def spawn(self, name: str, command: str, *arguments: str, role: str = "") -> subprocess.Popen[bytes]:
+        """Run `eventsched COMMAND ARGUMENTS` with the rights of its role, by default the command's own."""
+        data = () if role else ("--data", str(self.directory / name))
         with (self.directory / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "eventsched", command, "--data", data, *arguments],
-                env=self.nats.environment(command),
+                [sys.executable, "-m", "eventsched", command, *data, *arguments],
+                env=self.nats.environment(role or command),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -13,12 +13,13 @@ import time
 _CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
 
 
+_PAIRS = [first + second for first in _CROCKFORD for second in _CROCKFORD]
+"""Two letters at a time: every message of a client has an id."""
+
+
 def _base32(value: int, length: int) -> str:
-    letters = []
-    for _ in range(length):
-        letters.append(_CROCKFORD[value & 31])
-        value >>= 5
-    return "".join(reversed(letters))
+    """The lowest bits of `value` in an even number of letters."""
+    return "".join([_PAIRS[value >> shift & 1023] for shift in range(5 * length - 10, -1, -10)])
 
 
 def new_ulid() -> str:

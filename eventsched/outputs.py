@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from msgspec import Struct
 
 from eventsched import subjects
 from eventsched.log.direct import DirectReader
+from eventsched.log.link import Link
 from eventsched.log.streams import LOGS
 from eventsched.views import JobView
-
-if TYPE_CHECKING:
-    from eventsched.client import Client
 
 POLL_S = 0.25
 CATCH_UP_S = 5.0
@@ -29,6 +27,19 @@ class OutputChunk(Struct, frozen=True):
     data: bytes
 
 
+class Jobs(Protocol):
+    """Where a job is looked up again and again while its output is read."""
+
+    @property
+    def link(self) -> Link:
+        """The connection the output is read through."""
+        ...
+
+    async def get(self, job_id: str, *, tenant: str = "") -> JobView:
+        """The job as it is now."""
+        ...
+
+
 class _Place(Struct):
     """How far a run's output has been read: the next sequence in LOGS, and how many chunks came before."""
 
@@ -36,7 +47,7 @@ class _Place(Struct):
     chunks: int = 0
 
 
-async def read_output(client: Client, view: JobView, follow: bool) -> AsyncIterator[OutputChunk]:
+async def read_output(client: Jobs, view: JobView, follow: bool) -> AsyncIterator[OutputChunk]:
     """The output of a job's runs, oldest run first."""
     places: dict[int, _Place] = {}
     done: dict[int, None] = {}
@@ -60,7 +71,7 @@ async def read_output(client: Client, view: JobView, follow: bool) -> AsyncItera
 
 
 async def _read_run(
-    client: Client, view: JobView, node: str, run: int, total: int, place: _Place, follow: bool
+    client: Jobs, view: JobView, node: str, run: int, total: int, place: _Place, follow: bool
 ) -> AsyncIterator[OutputChunk]:
     """One run's chunks that were not read yet, until all are there (`total`; -1 = it runs)."""
     reader = DirectReader(client.link, LOGS, place.next_seq, [subjects.logs(view.tenant, node, run)])

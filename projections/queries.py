@@ -71,6 +71,11 @@ class Queries:
 
     # ---- one job ------------------------------------------------------------------------------
 
+    def of_all_tenants(self, job_id: str, now_ms: int) -> JobViews:
+        """The jobs of the state that have this very id."""
+        jobs = (self._state.jobs.get(job_key(owner, job_id)) for owner in self._tenants_now())
+        return [self.view(job, now_ms) for job in jobs if job is not None]
+
     def get(self, request: GetRequest, now_ms: int) -> JobView:
         """One job by id or by the beginning of its id. Raises NotFound (with near matches), Ambiguous."""
         found = self._exactly(request.job_id, request.tenant, now_ms)

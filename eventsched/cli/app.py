@@ -48,6 +48,7 @@ VERBS: dict[Group, dict[str, str]] = {
         "dev": "eventsched.dev.command:dev",
         "scheduler": "eventsched.projections.cli:scheduler",
         "agent": "eventsched.agents.cli:agent",
+        "api": "eventsched.projections.http.command:api",
     },
 }
 BENCHES = {
@@ -55,6 +56,7 @@ BENCHES = {
     "fold": "eventsched.projections.bench.fold:fold",
     "throughput": "eventsched.projections.bench.throughput:throughput",
     "start": "eventsched.projections.bench.start:start",
+    "http": "eventsched.projections.bench.http:http",
     "docker": "eventsched.agents.bench:docker",
     "process": "eventsched.agents.bench:process",
 }

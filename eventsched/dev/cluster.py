@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from eventsched.client import Client
+from eventsched.dev.health import TOKEN_FILE, dev_token, is_ready
 from eventsched.dev.parts import Part
 from eventsched.errors import EventschedError, SettingsError
 from eventsched.nats_server import NatsServer, die_with_parent
@@ -52,6 +54,7 @@ class DevCluster:
         self.data = Path(tempfile.mkdtemp(prefix="eventsched-")) if options.ephemeral else options.data
         self.nats = NatsServer(self.data / "nats", options.nats_port)
         self.node_names: list[str] = []
+        self.token = ""
         self._claim = -1
         self._parts: list[Part] = []
 
@@ -94,8 +97,8 @@ class DevCluster:
             shutil.rmtree(self.data, ignore_errors=True)
         os.close(self._claim)
 
-    async def start(self, node: str) -> None:
-        """Start everything and wait until the scheduler leads and every agent has a session."""
+    async def start(self, node: str, listener: socket.socket) -> None:
+        """Start everything and wait until the scheduler leads, every agent has a session, HTTP answers."""
         self._parts.append(Part("nats-server", self.nats.log_file, self._launch_nats))
         await self.nats.wait_ready()
         data = str(self.data / "scheduler")
@@ -103,11 +106,15 @@ class DevCluster:
         self._start(
             "scheduler", "scheduler", "--name", "dev", "--data", data, *clock, *self.options.scheduler_arguments
         )
+        fd = listener.fileno()
+        tokens = ("--tokens", str(self.data / TOKEN_FILE), "--trust-loopback")
+        self.token = dev_token(self.data)
+        self._start("api", "api", "--listen-fd", str(fd), *tokens, role="operator", keep_open=(fd,))
         count = self.options.agents
         self.node_names = [node] if count == 1 else [f"{node}-{index}" for index in range(1, count + 1)]
         for name in self.node_names:
             self._start(f"{AGENT}{name}", "agent", *self._agent_arguments(name))
-        await self._wait_ready()
+        await self._wait_ready(listener.getsockname()[1])
 
     def _agent_arguments(self, name: str) -> list[str]:
         options = self.options
@@ -128,25 +135,25 @@ class DevCluster:
     def _launch_nats(self) -> subprocess.Popen[bytes]:
         return self.nats.start(keep_open=(self._claim,))
 
-    def _start(self, name: str, command: str, *arguments: str) -> None:
+    def _start(self, name: str, command: str, *arguments: str, role: str = "", keep_open: tuple[int, ...] = ()) -> None:
         log = self.data / f"{name}.log"
 
         def launch() -> subprocess.Popen[bytes]:
             with log.open("ab") as target:
                 return subprocess.Popen(
                     [sys.executable, "-m", "eventsched", command, *arguments],
-                    env=self.nats.environment(command),
+                    env=self.nats.environment(role or command),
                     stdin=subprocess.DEVNULL,
                     stdout=target,
                     stderr=target,
                     start_new_session=True,
-                    pass_fds=(self._claim,),
+                    pass_fds=(self._claim, *keep_open),
                     preexec_fn=die_with_parent,
                 )
 
         self._parts.append(Part(name, log, launch))
 
-    async def _wait_ready(self) -> None:
+    async def _wait_ready(self, http_port: int) -> None:
         deadline = asyncio.get_running_loop().time() + READY_TIMEOUT_S
         client: Client | None = None
         try:
@@ -161,7 +168,8 @@ class DevCluster:
                         for view in await client.nodes()
                         if view.state == "ready" and view.heartbeat_age_ms is not None
                     }
-                    if stats.leader == "dev" and ready.issuperset(self.node_names):
+                    settled = stats.leader == "dev" and ready.issuperset(self.node_names)
+                    if settled and await is_ready(http_port):
                         return
                 if asyncio.get_running_loop().time() > deadline:
                     raise EventschedError("the cluster did not get ready", f"see the logs in {self.data}")
@@ -189,7 +197,7 @@ class DevCluster:
             await asyncio.sleep(WATCH_S)
 
     async def stop(self) -> None:
-        """Agents first (their runs are stopped and reported), then the scheduler (it snapshots), then NATS."""
+        """Agents first (their runs are stopped and reported), then scheduler (it snapshots) and HTTP, then NATS."""
         nats, others = self._parts[:1], self._parts[1:]
         agents = [part for part in others if part.name.startswith(AGENT)]
         for group in (agents, [part for part in others if part not in agents], nats):

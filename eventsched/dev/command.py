@@ -18,9 +18,10 @@ from cyclopts import Parameter
 from eventsched.cli.common import number
 from eventsched.client import Client
 from eventsched.dev.cluster import DevCluster, DevOptions
+from eventsched.dev.config import DevConfig, apply_config, read_config
 from eventsched.dev.demo import run_demo
 from eventsched.dev.engine import docker_answers
-from eventsched.dev.health import DEFAULT_PORT, bind, serve
+from eventsched.dev.health import DEFAULT_PORT, bind
 from eventsched.errors import EventschedError
 from eventsched.ids import id_from_host_name
 from eventsched.resources import Resources
@@ -54,14 +55,20 @@ async def dev(
     cpus: Annotated[str, Parameter(help="cores each agent offers")] = "",
     memory: Annotated[str, Parameter(help="memory each agent offers, e.g. 4G")] = "",
     gpus: Annotated[str, Parameter(help="emulated GPUs of each agent, e.g. A100:4")] = "",
+    clock: Annotated[
+        Literal["wall", "manual"] | None, Parameter(help="of a new cluster; manual: POST /schedule moves it")
+    ] = None,
+    config: Annotated[Path | None, Parameter(help="a file of such settings, with tenants' limits (TOML)")] = None,
     nats_port: Annotated[int, number(0, PORT_MAX), Parameter(help="port of NATS; 4222 if it is free, else any")] = 0,
     http_port: Annotated[int, number(0, PORT_MAX), Parameter(help="port of HTTP; 0 = any")] = DEFAULT_PORT,
 ) -> int:
     """Run a whole cluster here: NATS, a scheduler, an agent. Ctrl-C stops it; starting again goes on."""
     began = time.monotonic()
+    settings = read_config(config)
+    cpus, memory, gpus = cpus or settings.cpus, memory or settings.memory, gpus or settings.gpus
     _check_capacity(cpus, memory, gpus)
     configure_logging(level="error")
-    chosen = driver or _driver_here()
+    chosen = driver or settings.driver or _driver_here()
     options = DevOptions(
         data=data.resolve(),
         ephemeral=ephemeral,
@@ -71,6 +78,8 @@ async def dev(
         cpus=cpus,
         memory=memory,
         gpus=gpus,
+        clock=clock or settings.clock,
+        scheduler_arguments=("--job-id-scope", settings.job_id_scope),
     )
     cluster = DevCluster(options)
     await cluster.claim()
@@ -83,15 +92,13 @@ async def dev(
     loop = asyncio.get_running_loop()
     for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(one, stop.set)
-    health = loop.create_task(serve(listener))
     try:
-        code = await _until(stop, _work(cluster, began, listener, chosen, demo or exit_when_idle, exit_when_idle))
+        code = await _until(stop, _work(cluster, settings, began, listener, demo or exit_when_idle, exit_when_idle))
     finally:
         with contextlib.suppress(BrokenPipeError):  # `dev | head`
             print("stopping …", flush=True)
         await cluster.stop()
-        health.cancel()
-        await asyncio.gather(health, return_exceptions=True)
+        listener.close()
     print("stopped" if ephemeral else f"stopped; the log stays in {_short(cluster.data)}")
     return 0 if code is None else code
 
@@ -122,14 +129,21 @@ async def _until(stop: asyncio.Event, work: Coroutine[Any, Any, int]) -> int | N
 
 
 async def _work(
-    cluster: DevCluster, began: float, listener: socket.socket, driver: str, demo: bool, exit_when_idle: bool
+    cluster: DevCluster,
+    settings: DevConfig,
+    began: float,
+    listener: socket.socket,
+    demo: bool,
+    exit_when_idle: bool,
 ) -> int:
-    await cluster.start(id_from_host_name(socket.gethostname()))
+    driver = cluster.options.driver
+    await cluster.start(id_from_host_name(socket.gethostname()), listener)
     http = f"http://127.0.0.1:{listener.getsockname()[1]}"
     cluster.write_state(http)
     watching = asyncio.ensure_future(cluster.watch())
     try:
         async with await Client.connect(options=cluster.nats.options("operator")) as client:
+            await apply_config(client, settings)
             _greet(cluster, list(await client.nodes()), http, driver, time.monotonic() - began)
             if demo:
                 showing = asyncio.ensure_future(run_demo(client, driver))
@@ -172,7 +186,7 @@ def _greet(cluster: DevCluster, nodes: list[NodeView], http: str, driver: str, s
     print(f"  log        {cluster.nats.url}, stored in {_short(cluster.data)}")
     print("  scheduler  dev, leading")
     print(f"  agents     {offers}; driver {driver}")
-    print(f"  http       {http}/healthz")
+    print(f"  http       {http}/schema; no token is needed from here, else: {cluster.token}")
     print(f"  logs       {_short(cluster.data)}/*.log")
     print("try, in another terminal:")
     if find_dev() is None:  # it lies elsewhere than commands look

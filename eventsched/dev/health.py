@@ -1,16 +1,21 @@
-"""The dev server's HTTP port. Until the service has its own API it answers `/healthz` only."""
+"""The dev server's HTTP port: claimed here, served by `eventsched api`, which inherits the socket.
+
+So a port that is taken is an error before anything starts, and while the service is started again
+after a crash, connections wait instead of being refused.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import secrets
 import socket
-from collections.abc import Awaitable, Callable
-from typing import Any
+from pathlib import Path
 
 from eventsched.errors import EventschedError
 
 DEFAULT_PORT = 8000
+TOKEN_FILE = "http-tokens.toml"
 
 
 def bind(port: int) -> socket.socket:
@@ -27,33 +32,24 @@ def bind(port: int) -> socket.socket:
     return listener
 
 
-async def _healthz(
-    scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
-) -> None:
-    if scope["type"] != "http":
-        return
-    found = scope["path"] == "/healthz" and scope["method"] in ("GET", "HEAD")
-    body = (
-        b'{"status":"ok"}'
-        if found
-        else b'{"error":{"code":"NOT_FOUND","message":"only /healthz is served","details":[]}}'
-    )
-    status = 200 if found else 404
-    await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", b"application/json")]})
-    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+def dev_token(data: Path) -> str:
+    """The operator's token of this data directory, drawn once and readable by its owner only."""
+    path = data / TOKEN_FILE
+    if not path.exists():
+        path.touch(mode=0o600)
+        path.write_text(f'[[token]]\ntoken = "{secrets.token_urlsafe(24)}"\nrole = "operator"\n')
+    return path.read_text().split('"')[1]
 
 
-async def serve(listener: socket.socket) -> None:
-    """Serve until cancelled."""
-    import uvicorn
-
-    config = uvicorn.Config(_healthz, log_config=None, access_log=False, lifespan="off")
-    server = uvicorn.Server(config)
-    server.install_signal_handlers = lambda: None
-    task = asyncio.get_running_loop().create_task(server._serve([listener]))
+async def is_ready(port: int) -> bool:
+    """True when the service behind the port has folded the log."""
     try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        server.should_exit = True
-        await task
-        raise
+        async with asyncio.timeout(1):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            try:
+                writer.write(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                return b" 200 " in await reader.readline()
+            finally:
+                writer.close()
+    except (OSError, TimeoutError):
+        return False

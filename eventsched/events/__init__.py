@@ -39,6 +39,7 @@ from eventsched.events.jobs import (
     AbortRequested,
     CompleteRequested,
     HoldRequested,
+    Keyed,
     ReleaseRequested,
     RequeueRequested,
 )
@@ -57,6 +58,7 @@ __all__ = [
     "FinishOrdered",
     "FoldRaised",
     "HoldRequested",
+    "Keyed",
     "LeaderClaimed",
     "NodeCordoned",
     "NodeDrained",

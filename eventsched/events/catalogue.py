@@ -19,6 +19,7 @@ JOB_VERBS: dict[str, type[Event]] = {
     "release_requested": jobs.ReleaseRequested,
     "requeue_requested": jobs.RequeueRequested,
     "complete_requested": jobs.CompleteRequested,
+    "keyed": jobs.Keyed,
 }
 ADMIN_KINDS: dict[str, type[Event]] = {
     "cluster_created": admin.ClusterCreated,
@@ -89,6 +90,7 @@ EXAMPLES: tuple[tuple[str, Event], ...] = (
     ("ev.job.acme.j1.release_requested", jobs.ReleaseRequested(by="ana")),
     ("ev.job.acme.sweep.requeue_requested", jobs.RequeueRequested(member=4, by="ana")),
     ("ev.job.acme.j2.complete_requested", jobs.CompleteRequested(exit_code=0)),
+    ("ev.job.acme.k-5d41402a.keyed", jobs.Keyed(job_id="j3", body_hash="7d793037")),
     (
         "ev.decide.admitted",
         decisions.Admitted(

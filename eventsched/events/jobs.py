@@ -49,3 +49,13 @@ class CompleteRequested(ClientEvent, frozen=True, kw_only=True, omit_defaults=Tr
     member: Int = -1
     exit_code: Int = 0
     by: str = ""
+
+
+class Keyed(ClientEvent, frozen=True, kw_only=True, omit_defaults=True):
+    """An idempotency key was used: stored with the submission it stands for, in one batch, right before it.
+
+    The subject's job id is made from a hash of the key. body_hash: of the job that was submitted.
+    """
+
+    job_id: str
+    body_hash: str = ""

@@ -44,11 +44,16 @@ class GatheringWriter:
     give_up_s: how long to go on trying while the log is out of reach; None = for ever.
     linger_s: right after a batch, wait this long for more to join the next one. Many writers share one
     log, and few large batches cost it far less than many small ones; an idle writer never lingers.
+    regather_s: if the first message comes so soon after a batch, wait this long for others: callers who were
+    answered together ask again together, and would else be a batch of one and a batch of the rest.
     """
 
-    def __init__(self, log: EventLog, give_up_s: float | None = None, linger_s: float = 0.0) -> None:
+    def __init__(
+        self, log: EventLog, give_up_s: float | None = None, linger_s: float = 0.0, regather_s: float = 0.0
+    ) -> None:
         self._log = log
         self._linger_s = linger_s
+        self._regather_s = regather_s
         self._give_up_s = give_up_s
         self._queue: deque[_Waiting] = deque()
         self._parts: deque[list[_Waiting]] = deque()
@@ -110,14 +115,19 @@ class GatheringWriter:
 
     async def _run(self) -> None:
         await self._write_batch()  # posted to a writer at rest
+        loop = asyncio.get_running_loop()
+        written = loop.time()
         while True:
             if not self._queue:
                 self._idle.set()
                 self._wake.clear()
                 await self._wake.wait()
+                if loop.time() < written + self._regather_s:
+                    await asyncio.sleep(self._regather_s)
             elif self._linger_s and len(self._queue) < GATHER_MAX:
                 await asyncio.sleep(self._linger_s)
             await self._write_batch()
+            written = loop.time()
 
     async def _write_batch(self) -> None:
         self._unknown = None

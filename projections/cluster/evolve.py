@@ -127,6 +127,7 @@ _HANDLERS: dict[type, Callable[[ClusterState, Recorded, Any], None]] = {
     e.ReleaseRequested: jobs.release_requested,
     e.RequeueRequested: jobs.requeue_requested,
     e.CompleteRequested: jobs.complete_requested,
+    e.Keyed: jobs.keyed,
     e.NodeJoined: nodes.joined,
     e.NodeLeaving: nodes.leaving,
     e.NodeLeft: nodes.left,

@@ -8,6 +8,7 @@ from eventsched.events import (
     CompleteRequested,
     Concluded,
     HoldRequested,
+    Keyed,
     ReleaseRequested,
     RequeueRequested,
 )
@@ -183,3 +184,7 @@ def complete_requested(state: ClusterState, recorded: Recorded, request: Complet
         anomaly(state, recorded, "not_completable", f"{job.key} is {job.state}, driver {job.spec.driver}")
         return
     state.finishes_owed[run.seq] = request.exit_code
+
+
+def keyed(state: ClusterState, recorded: Recorded, event: Keyed) -> None:
+    """A key of a submission: it is for who asks the log, and says nothing about the cluster."""

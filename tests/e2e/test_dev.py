@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
 import socket
 import subprocess
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,7 +72,9 @@ def _children(of: int) -> dict[str, int]:
     found = {}
     for line in listed.stdout.splitlines():
         pid, _, words = line.strip().partition(" ")
-        found[next(part for part in ("nats-server", "scheduler", "agent") if part in words)] = int(pid)
+        found[next(part for part in ("nats-server", " api ", " scheduler ", " agent ") if part in words).strip()] = int(
+            pid
+        )
     return found
 
 
@@ -83,7 +83,7 @@ def test_what_dies_is_started_again_and_the_work_goes_on(here: Terminal) -> None
     done = here.directory / "done"
     job_id = here.submit("--driver", "process", "--", "sh", "-c", f"until [ -e {done} ]; do sleep 0.1; done")
     here.until_state(job_id, "running")
-    for part in ("agent", "scheduler", "nats-server"):
+    for part in ("agent", "scheduler", "nats-server", "api"):
         os.kill(_children(here.dev_pid)[part], signal.SIGKILL)
         line = here.dev_says("started again")
         assert line.startswith(part)
@@ -169,15 +169,6 @@ def test_ports_that_are_taken(here: Terminal) -> None:
         assert port in nats
         assert "--nats-port" in nats
     here.dev("--driver", "fake", "--nats-port", str(free_port(0)))
-
-
-def test_healthz_and_nothing_else(here: Terminal) -> None:
-    said = here.dev("--driver", "fake")
-    url = re.search(r"http +(http://\S+)/healthz", said)
-    assert url is not None
-    with urllib.request.urlopen(f"{url[1]}/healthz", timeout=5) as answer:
-        assert answer.status == 200
-        assert json.loads(answer.read()) == {"status": "ok"}
 
 
 def test_the_demo_with_processes(here: Terminal) -> None:

@@ -371,3 +371,20 @@ async def test_a_caller_that_goes_away_disturbs_nobody() -> None:
     assert [await first, await staying] == [1, 3]
     assert log.stored == _numbers(3), "what was posted is written all the same"
     await writer.close()
+
+
+async def test_callers_that_were_answered_together_are_gathered_again() -> None:
+    log = ScriptedLog()
+    writer = GatheringWriter(log, regather_s=0.05)
+
+    async def caller(number: int) -> None:
+        for turn in range(3):
+            for _ in range(3 * number):  # some are slower to ask
+                await asyncio.sleep(0)
+            await writer.put(_out(10 * turn + number))
+
+    async with asyncio.timeout(5):
+        await asyncio.gather(*(caller(number) for number in range(6)))
+    assert sum(log.sizes) == 18
+    assert len(log.sizes) <= 5, log.sizes  # without it there are 16
+    await writer.close()

@@ -1,0 +1,112 @@
+"""Ingest: many jobs from a file, each row with its own fate, told as it is known."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from itertools import islice
+from tempfile import SpooledTemporaryFile
+from typing import IO, Annotated, Any
+
+from litestar.openapi.spec import OpenAPIMediaType, Schema
+from litestar.openapi.spec.enums import OpenAPIFormat, OpenAPIType
+from litestar.params import QueryParameter
+from litestar.response import Stream
+
+from eventsched.errors import EventschedError
+from eventsched.projections.http.auth import Caller
+from eventsched.projections.http.bodies import JSON, OBJECT, body_of, encode, writes
+from eventsched.projections.http.desk import Asked, Desk, come_in
+from eventsched.projections.http.errors import ApiError
+from eventsched.projections.http.routes.jobs import TAGS, rejected_body, submit_bodies, submitted_body
+from eventsched.projections.http.rows import READ_BYTES, Row, read_rows, receive
+
+ROWS_AT_ONCE = 1_000
+AHEAD = 3
+IN_MEMORY = 1024 * 1024
+_BINARY = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.BINARY)
+TAKES = body_of(OBJECT(properties={"file": _BINARY}, required=["file"]), media="multipart/form-data")
+TAKES.content |= {
+    "application/x-ndjson": OpenAPIMediaType(schema=Schema(type=OpenAPIType.STRING)),
+    "text/csv": OpenAPIMediaType(schema=Schema(type=OpenAPIType.STRING)),
+}
+
+
+@writes("/ingest", summary="Submit the jobs of a file", tags=TAGS, takes=TAKES, request_max_body_size=None)
+async def ingest(request: Asked, fmt: Annotated[str, QueryParameter(description="ndjson or csv")] = "ndjson") -> Stream:
+    """NDJSON or CSV, as multipart field `file` or as the body itself. Partial success, with line numbers.
+
+    A row is told as accepted only once it is durable, and the answer is sent as it grows: whatever
+    part of it arrives is true.
+    """
+    desk, caller = come_in(request)
+    caller.require("submitter")
+    if fmt not in ("ndjson", "csv"):
+        raise ApiError(400, "BAD_FORMAT", f"fmt: {fmt[:40]!r} is neither ndjson nor csv")
+    desk.check_ready()
+    desk.check_pressure()
+    file = await receive(request, desk.limits.upload_bytes)
+    try:
+        rows = read_rows(file, "csv" if fmt == "csv" else "ndjson")
+    except ApiError:
+        file.close()
+        raise
+    return Stream(_answer(desk, caller, file, rows), media_type=JSON)
+
+
+async def _answer(desk: Desk, caller: Caller, file: IO[bytes], rows: Iterator[Row]) -> AsyncIterator[bytes]:
+    """`{"accepted": [...], "rejected": [...]}`; what was rejected waits on disk for its turn."""
+    with file, SpooledTemporaryFile(IN_MEMORY) as refused:
+        counts = {"accepted_count": 0, "rejected_count": 0}
+        yield b'{"accepted":['
+        async for chunk, fates in _submitted(desk, caller, rows):
+            accepted: list[bytes] = []
+            for row, fate in zip(chunk, fates, strict=True):
+                if isinstance(fate, tuple):
+                    accepted.append(encode({"line": row.line, **submitted_body(*fate)}))
+                    continue
+                refused.write(b"," if counts["rejected_count"] else b"")
+                refused.write(encode({"line": row.line, **rejected_body(fate, row.body)}))
+                counts["rejected_count"] += 1
+            if accepted:
+                yield (b"," if counts["accepted_count"] else b"") + b",".join(accepted)
+            counts["accepted_count"] += len(accepted)
+        yield b'],"rejected":['
+        refused.seek(0)
+        while part := refused.read(READ_BYTES):
+            yield part
+        yield b"]," + encode(counts)[1:]
+
+
+async def _submitted(desk: Desk, caller: Caller, rows: Iterator[Row]) -> AsyncIterator[tuple[list[Row], list[Any]]]:
+    """Rows and their fates, some at a time; while some are written, the next ones are read."""
+    under_way: deque[tuple[list[Row], asyncio.Task[list[Any]]]] = deque()
+    try:
+        while True:
+            chunk = list(islice(rows, ROWS_AT_ONCE))
+            if chunk:
+                under_way.append((chunk, asyncio.ensure_future(_submit(desk, caller, chunk))))
+            elif not under_way:
+                return
+            if len(under_way) > AHEAD or not chunk:
+                told, task = under_way.popleft()
+                yield told, await task
+            else:
+                await asyncio.sleep(0)
+    finally:
+        for _, task in under_way:
+            task.cancel()
+
+
+async def _submit(desk: Desk, caller: Caller, rows: list[Row]) -> list[Any]:
+    """The fate of each row, in order; once the answer has begun, an error is the rows' fate."""
+    whole = [row.body for row in rows if row.wrong is None]
+    try:
+        fates = iter(await submit_bodies(desk, caller, whole))
+    except (EventschedError, ApiError) as error:
+        return [row.wrong or error for row in rows]
+    return [row.wrong or next(fates) for row in rows]
+
+
+ROUTES = [ingest]

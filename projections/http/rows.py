@@ -1,0 +1,185 @@
+"""Uploads of jobs, row by row: NDJSON or CSV, each row with its line number.
+
+An upload is kept on disk before anything is submitted: so a broken encoding, a cut connection or a
+missing header costs the whole of it and leaves nothing half done; and memory is bounded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import csv
+from collections.abc import AsyncIterator, Iterator
+from tempfile import SpooledTemporaryFile
+from typing import IO, Any, Literal
+
+import msgspec
+from litestar.datastructures import UploadFile
+from msgspec import Struct
+
+from eventsched.errors import InvalidSpec
+from eventsched.forms import BadForm
+from eventsched.projections.http.desk import Asked
+from eventsched.projections.http.errors import ApiError
+from eventsched.spec import Problem
+
+IN_MEMORY = 1024 * 1024
+READ_BYTES = 256 * 1024
+LINE_MAX = 256 * 1024
+CHUNK_TIMEOUT_S = 30.0
+"""How long an upload may stand still."""
+NUMBERS = ("gpus", "gpu_count", "priority", "submitted_at", "max_runtime", "timeout_s")
+DECIMALS = ("cpu_cores", "memory_gb")
+COLUMNS = ("job_id", "tenant_id", "gpu_type", "docker_image", *NUMBERS, *DECIMALS)
+CSV_HEADER = ("job_id", "tenant_id", "gpu_type", "gpus", "priority", "submitted_at")
+
+RowFormat = Literal["ndjson", "csv"]
+
+
+class Row(Struct):
+    """A row: the line it begins on, and the job in it, or what is wrong with it."""
+
+    line: int
+    body: Any = None
+    wrong: InvalidSpec | None = None
+
+
+def _bad_format(message: str) -> ApiError:
+    return ApiError(400, "BAD_FORMAT", message)
+
+
+# ---- receiving ----------------------------------------------------------------------------------
+
+
+async def receive(request: Asked, limit: int) -> IO[bytes]:
+    """The upload as a file at its start: the multipart field `file`, or the body itself. Raises ApiError."""
+    kept: IO[bytes] = SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 (it outlives this function)
+    try:
+        check = codecs.getincrementaldecoder("utf-8")()
+        size = 0
+        async for chunk in _chunks(request):
+            size += len(chunk)
+            if size > limit:
+                raise ApiError(413, "PAYLOAD_TOO_LARGE", f"the upload is larger than {limit} bytes")
+            check.decode(chunk)
+            kept.write(chunk)
+        check.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        kept.close()
+        raise ApiError(400, "BAD_ENCODING", "the upload is not UTF-8; nothing of it was submitted") from error
+    except BaseException:
+        kept.close()
+        raise
+    kept.seek(0)
+    return kept
+
+
+async def _chunks(request: Asked) -> AsyncIterator[bytes]:
+    if request.content_type[0] != "multipart/form-data":
+        stream = request.stream()
+        while True:
+            try:
+                async with asyncio.timeout(CHUNK_TIMEOUT_S):
+                    yield await anext(stream)
+            except StopAsyncIteration:
+                return
+            except TimeoutError:
+                raise ApiError(408, "REQUEST_TIMEOUT", f"nothing arrived for {CHUNK_TIMEOUT_S:g} s") from None
+    form = await request.form()
+    file = form.get("file")
+    if not isinstance(file, UploadFile):
+        raise _bad_format("the multipart field `file` is missing, or is no file")
+    while chunk := await file.read(READ_BYTES):
+        yield chunk
+
+
+# ---- reading ------------------------------------------------------------------------------------
+
+
+def read_rows(file: IO[bytes], fmt: RowFormat) -> Iterator[Row]:
+    """The rows of an upload. Raises ApiError when its header is wrong."""
+    lines = _lines(file)
+    if fmt == "ndjson":
+        return _ndjson(lines)
+    header = next(_records(lines), None)
+    return _csv(lines, _columns(header))
+
+
+def _lines(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+    """(number, line) without ends of lines; of a line that is too long only the beginning."""
+    number = 0
+    while line := file.readline(LINE_MAX + 1):
+        number += 1
+        yield number, line.rstrip(b"\r\n").removeprefix(codecs.BOM_UTF8 if number == 1 else b"")
+        while len(line) > LINE_MAX and not line.endswith(b"\n"):
+            line = file.readline(LINE_MAX + 1)
+            if not line:
+                return
+
+
+def _ndjson(lines: Iterator[tuple[int, bytes]]) -> Iterator[Row]:
+    for number, line in lines:
+        if not line.strip():
+            continue
+        if len(line) > LINE_MAX:
+            yield Row(number, wrong=_wrong("too_large", "", f"the line is longer than {LINE_MAX} bytes"))
+            continue
+        try:
+            yield Row(number, msgspec.json.decode(line))
+        except (msgspec.DecodeError, RecursionError) as error:
+            yield Row(number, wrong=_wrong("wrong_type", "", f"is not JSON: {error}"))
+
+
+def _records(lines: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, list[str]]]:
+    """(line it begins on, fields) of each CSV record; a quoted field may hold ends of lines."""
+    held: list[str] = []
+    began = size = 0
+    for number, line in lines:
+        began = began if held else number
+        held.append(line.decode(errors="replace"))
+        size += len(line)
+        if sum(part.count('"') for part in held) % 2 and size <= LINE_MAX:
+            continue
+        if any(held):
+            yield began, next(csv.reader(["\n".join(held)]), [])
+        held, size = [], 0
+    if held:
+        yield began, next(csv.reader(["\n".join(held)]), [])
+
+
+def _columns(header: tuple[int, list[str]] | None) -> list[str]:
+    names = [name.strip() for name in header[1]] if header else []
+    wanted = f"a CSV begins with its header, e.g. {','.join(CSV_HEADER)}"
+    unknown = [name for name in names if name not in COLUMNS]
+    if not names or unknown or len(dict.fromkeys(names)) < len(names):
+        what = f"column {unknown[0][:40]!r} is none of {', '.join(COLUMNS)}" if unknown else "the header is missing"
+        raise _bad_format(f"{what}; {wanted}")
+    return names
+
+
+def _csv(lines: Iterator[tuple[int, bytes]], columns: list[str]) -> Iterator[Row]:
+    for number, fields in _records(lines):
+        if len(fields) != len(columns):
+            yield Row(number, wrong=_wrong("wrong_type", "", f"{len(fields)} fields; the header has {len(columns)}"))
+            continue
+        body: dict[str, Any] = {}
+        try:
+            for name, text in zip(columns, fields, strict=True):
+                if text.strip():
+                    body[name] = _value(name, text.strip())
+        except BadForm as error:
+            yield Row(number, body, error)
+        else:
+            yield Row(number, body)
+
+
+def _value(name: str, text: str) -> Any:
+    kind = int if name in NUMBERS else float if name in DECIMALS else str
+    try:
+        return kind(text) if len(text) <= 20 or kind is str else kind("")
+    except ValueError:
+        raise _wrong("wrong_type", name, f"{text[:40]!r} is no number") from None
+
+
+def _wrong(code: str, field: str, detail: str) -> BadForm:
+    return BadForm([Problem(code, field, detail)])

@@ -1,0 +1,136 @@
+"""Parts of the HTTP service that need no log: rows of uploads, tokens, the catalogue's schema."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from eventsched.errors import SettingsError
+from eventsched.events import Admitted, Concluded, Conclusion, Rejection, RunAssigned, RunEnded
+from eventsched.events.catalogue import EXAMPLES
+from eventsched.projections.cluster.state import ClusterState
+from eventsched.projections.http.app import make_app
+from eventsched.projections.http.auth import Gate, read_tokens
+from eventsched.projections.http.desk import Desk
+from eventsched.projections.http.errors import ApiError
+from eventsched.projections.http.feed import TenantFilter
+from eventsched.projections.http.routes.schemas import catalogue_schema
+from eventsched.projections.http.rows import LINE_MAX, Row, read_rows
+from eventsched.recorded import Recorded
+from eventsched.spec import JobSpec
+from eventsched.wire import Event
+
+
+def rows(text: str | bytes, fmt: str = "ndjson") -> list[Row]:
+    data = text.encode() if isinstance(text, str) else text
+    return list(read_rows(io.BytesIO(data), "csv" if fmt == "csv" else "ndjson"))
+
+
+def test_ndjson_counts_lines_and_leaves_the_others_alone() -> None:
+    found = rows('\ufeff{"a":1}\r\n\n  \n{"b":\n[1]\n' + "[" * 2000 + "\n" + '{"c":"' + "x" * LINE_MAX + '"}\n{"d":2}')
+    assert [(row.line, row.body, row.wrong is None) for row in found] == [
+        (1, {"a": 1}, True),
+        (4, None, False),
+        (5, [1], True),
+        (6, None, False),
+        (7, None, False),
+        (8, {"d": 2}, True),
+    ]
+
+
+def test_csv_has_a_header_quotes_and_numbers() -> None:
+    found = rows('job_id,gpus,tenant_id\na,1,t1\n"b\nb",2,"t,1"\nc,x,t1\nd,1\n\ne,,t1', "csv")
+    assert [(row.line, row.body) for row in found if row.wrong is None] == [
+        (2, {"job_id": "a", "gpus": 1, "tenant_id": "t1"}),
+        (3, {"job_id": "b\nb", "gpus": 2, "tenant_id": "t,1"}),
+        (8, {"job_id": "e", "tenant_id": "t1"}),
+    ]
+    assert [(row.line, str(row.wrong)) for row in found if row.wrong is not None] == [
+        (5, "gpus: 'x' is no number"),
+        (6, "2 fields; the header has 3"),
+    ]
+
+
+@pytest.mark.parametrize("text", ["", "\n", "job_id,what\na,b\n", "job_id,job_id\na,b\n", '{"job_id":"a"}\n'])
+def test_a_csv_without_its_header_is_refused(text: str) -> None:
+    with pytest.raises(ApiError) as refused:
+        rows(text, "csv")
+    assert (refused.value.status, refused.value.problem.code) == (400, "BAD_FORMAT")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "token"),
+        ('[[token]]\ntoken = "short"\nrole = "operator"\n', "token 1: at least 16"),
+        ('[[token]]\ntoken = "0123456789abcdef"\n', "tenant '' is not an id"),
+        ('[[token]]\ntoken = "0123456789abcdef"\nrole = "king"\n', "king"),
+        ('[[token]]\ntoken = "0123456789abcdef"\nwho = "me"\n', "who"),
+        ("[[token", "tokens.toml"),
+    ],
+)
+def test_a_file_of_tokens_that_cannot_be_used_is_refused_without_showing_one(
+    tmp_path: Path, text: str, told: str
+) -> None:
+    path = tmp_path / "tokens.toml"
+    path.write_text(text)
+    with pytest.raises(SettingsError) as refused:
+        read_tokens(path)
+    assert told in str(refused.value)
+    assert "0123456789abcdef" not in str(refused.value)
+
+
+def test_the_schema_of_the_catalogue_describes_every_example_and_refers_to_what_is_there() -> None:
+    schema = json.loads(catalogue_schema())
+    for subject, _ in EXAMPLES:
+        parts = subject.split(".")
+        names = [
+            subject,
+            ".".join([*parts[:2], "<node>"]),
+            ".".join([*parts[:2], "<tenant>", "<job>", parts[-1]]),
+        ]
+        assert any(name in schema["subjects"] for name in names), subject
+    text = json.dumps(schema)
+    assert {one.split('"')[0] for one in text.split("#/$defs/")[1:]} == set(schema["$defs"])
+    assert schema["$defs"]["RunAssigned"]["properties"]["spec"]["$ref"] == "#/$defs/JobSpec"
+
+
+def test_the_documentation_is_openapi_3_1_and_every_route_has_the_one_error() -> None:
+    document = make_app(Desk(), Gate([], open_on_loopback=True)).openapi_schema.to_schema()
+    assert document["openapi"].startswith("3.1")
+    for path, operations in document["paths"].items():
+        for name, operation in operations.items():
+            schema = operation["responses"]["503"]["content"]["application/json"]["schema"]
+            assert schema["$ref"].endswith("/ErrorBody"), (path, name)
+            assert {"summary", "tags"} <= set(operation), (path, name)
+    examples = document["paths"]["/jobs"]["post"]["requestBody"]["content"]["application/json"]["examples"]
+    assert sorted(examples) == ["by_hand", "flat", "nested", "ours"]
+
+
+def test_a_tenant_sees_its_own_events_and_of_verdicts_its_own_part() -> None:
+    see = TenantFilter("t", ClusterState())
+    stamp = {"epoch": 1}
+
+    def shown(seq: int, subject: str, event: Event) -> Event | None:
+        found = see(Recorded(seq, 0, subject, event))
+        return None if found is None else found.event
+
+    assert shown(1, "ev.job.t.a.submitted", JobSpec()) == JobSpec()
+    assert shown(2, "ev.job.u.a.submitted", JobSpec()) is None
+    both = tuple(Rejection(seq=seq, code="c", path="", detail="secret" * (seq == 2)) for seq in (1, 2))
+    judged = shown(3, "ev.decide.admitted", Admitted(upto=2, rejected=both, **stamp))
+    assert isinstance(judged, Admitted)
+    assert judged.rejected == both[:1]
+    assert shown(4, "ev.decide.admitted", Admitted(upto=3, **stamp)) is None
+    assert shown(5, "ev.assign.n", RunAssigned(session=1, tenant="t", job="a", **stamp)) is not None
+    assert shown(6, "ev.assign.n", RunAssigned(session=1, tenant="u", job="a", **stamp)) is None
+    assert shown(7, "ev.run.n", RunEnded(run=5, outcome="exited")) is not None
+    assert shown(8, "ev.run.n", RunEnded(run=6, outcome="exited")) is None
+    ended = tuple(Conclusion(tenant=one, job="b", state="expired", reason="r") for one in ("u", "t"))
+    concluded = shown(9, "ev.decide.concluded", Concluded(jobs=ended, **stamp))
+    assert isinstance(concluded, Concluded)
+    assert concluded.jobs == ended[1:]
+    assert shown(10, "ev.decide.concluded", Concluded(jobs=ended[:1], **stamp)) is None
