@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from litestar import Response, get
+from litestar import Response
+from litestar.params import FromPath
 
 from eventsched import query
 from eventsched.asking import ask_replicas
@@ -13,10 +14,8 @@ from eventsched.projections.http.desk import Asked, come_in
 from eventsched.projections.http.routes.jobs import MinSeq, Tenant
 
 
-@reads(
-    "/jobs/{job_id:str}/explain", Explanation, summary="Why a job waits, or why it went where it went", tags=["jobs"]
-)
-async def explain(job_id: str, request: Asked, tenant: Tenant = "", min_seq: MinSeq = 0) -> Answer:
+@reads("/jobs/{job_id:str}/explain", Explanation, summary="Why a job waits, or why it went there", tags=["jobs"])
+async def explain(job_id: FromPath[str], request: Asked, tenant: Tenant = "", min_seq: MinSeq = 0) -> Answer:
     """Every stage is asked about this one job: its place in the order, its tenant's quota, what each node refuses
     it for. A job with a run shows the decision as the log holds it."""
     desk, caller = come_in(request)
@@ -28,8 +27,8 @@ async def explain(job_id: str, request: Asked, tenant: Tenant = "", min_seq: Min
     return answer(encode(found), seq=found.seq)
 
 
-@get("/metrics", summary="Metrics for Prometheus", tags=["health"], media_type=metrics.CONTENT_TYPE)
-async def scrape(request: Asked) -> Response[bytes]:
+@reads("/metrics", str, summary="Metrics for Prometheus", tags=["health"], media=metrics.CONTENT_TYPE)
+async def scrape(request: Asked) -> Answer:
     """Operators only, as tenants are named in it. Taken when asked for; nothing is counted in between."""
     desk, caller = come_in(request)
     caller.require("operator")
