@@ -70,7 +70,7 @@ class Choice(Struct, omit_defaults=True):
 
     seq: of the assign. score, terms: of the node (higher is better; terms only where there are several).
     runner_up, runner_up_score: the second best, "" = no other had room. feasible: how many had.
-    basis: the sequence the round was decided on.
+    basis: the sequence the round was decided on. ties: what decides between equal points.
     """
 
     seq: int
@@ -84,6 +84,7 @@ class Choice(Struct, omit_defaults=True):
     feasible: int
     runner_up: str = ""
     runner_up_score: int = 0
+    ties: str = ""
     terms: dict[str, int] = field(default_factory=dict)
     gpus: list[str] = field(default_factory=list)
 

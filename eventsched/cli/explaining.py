@@ -56,6 +56,8 @@ def _add_choice(head: Table, choice: Choice) -> None:
     rival = f"; next best {choice.runner_up} with {choice.runner_up_score}" if choice.runner_up else ""
     room = "the only node with room" if choice.feasible == 1 else f"best of {choice.feasible} nodes with room"
     tables.row(head, "score", f"{choice.score} ({room}{rival})")
+    if choice.runner_up and choice.runner_up_score == choice.score:
+        tables.row(head, "tie", f"equal points go to: {choice.ties or 'see the policy'}")
     if choice.terms:
         tables.row(head, "", " + ".join(f"{name} {points}" for name, points in choice.terms.items()))
     if choice.gpus:

@@ -178,7 +178,7 @@ class Refusal(Struct, omit_defaults=True, gc=False):
 class PolicyChoice(Struct, omit_defaults=True, gc=False):
     """A policy by name and version, with its parameters."""
 
-    name: str = "best-fit"
+    name: str = "fgd"
     version: int = 1
     params: dict[str, int | str] = {}
 

@@ -6,6 +6,7 @@ from eventsched import codec
 from eventsched.events import RunAssigned
 from eventsched.explanation import Choice
 from eventsched.log.jetstream import JetStreamLog
+from eventsched.projections.scheduling.policies import POLICIES
 from eventsched.views import JobView
 from eventsched.wire import Decision
 
@@ -33,6 +34,7 @@ async def choice_of(log: JetStreamLog, view: JobView) -> Choice | None:
         feasible=event.feasible,
         runner_up=event.runner_up,
         runner_up_score=event.runner_up_score,
+        ties=POLICIES[name].ties if (name := basis.policy.partition("/")[0]) in POLICIES else "",
         terms=dict(event.terms),
         gpus=list(event.gpus),
     )

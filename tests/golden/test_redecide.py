@@ -50,18 +50,18 @@ def test_a_round_that_was_not_decided_so_is_noticed() -> None:
     honest = redecide(ledger.entries)
     assert (honest.rounds, honest.differing) == (2, [])
     forged = [
-        Entry(seq, at_ms, subject, payload.replace(b'"score":-', b'"score":-1'))
+        Entry(seq, at_ms, subject, payload.replace(b'"feasible":1', b'"feasible":2'))
         for seq, at_ms, subject, payload in ledger.entries
     ]
     assert forged != ledger.entries
     assert redecide(forged).differing == [2]
 
 
-@pytest.mark.parametrize("policy", ["nonsense/1", "best-fit/999"])
+@pytest.mark.parametrize("policy", ["nonsense/1", "fgd/999"])
 def test_a_policy_this_build_lacks_is_counted(policy: str) -> None:
     ledger = ready()
     log = [
-        Entry(seq, at_ms, subject, payload.replace(b"best-fit/1", policy.encode()))
+        Entry(seq, at_ms, subject, payload.replace(b"fgd/1", policy.encode()))
         for seq, at_ms, subject, payload in ledger.entries
     ]
     assert redecide(log).unknown == 1

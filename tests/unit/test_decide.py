@@ -144,7 +144,7 @@ def test_a_round_is_stamped_and_only_its_first_message_says_on_what_it_was_decid
     rounds, basis, now = ledger.state.rounds, ledger.state.seq, ledger.state.clock_ms + 5
     events = [one.event for one in ledger.decide(now)]
     assert [(e.round, e.index, e.count) for e in events] == [(rounds + 1, index, 3) for index in range(3)]
-    assert (events[0].basis, events[0].now_ms, events[0].policy) == (basis, now, "best-fit/1")
+    assert (events[0].basis, events[0].now_ms, events[0].policy) == (basis, now, "fgd/1")
     assert (events[1].basis, events[1].now_ms, events[1].policy) == (0, 0, "")
 
 
@@ -227,6 +227,8 @@ def test_a_policy_is_adopted_by_an_event_and_a_wrong_one_refused() -> None:
 
 def test_an_assign_says_why() -> None:
     ledger = _fleet(8, 4)
+    ledger.put("ev.admin.policy_set", PolicySet(name="best-fit"))
+    ledger.settle()
     ledger.submit("a", _fake(cpus=2))
     (one,) = ledger.decide()
     assert isinstance(one.event, RunAssigned)
