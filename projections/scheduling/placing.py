@@ -79,6 +79,7 @@ class Placing:
         self._placed: dict[str, int] = {}
         self._borrowing: dict[Class, None] = {}
         self._lent_out: dict[Class, None] = {}
+        self._without_room: dict[Class, None] = {}
         self._looks_left = self._policy.backfill_looks if self._policy.reservations else NEVER
         self.reserved: dict[str, Reservation] = {}
         self.behind: dict[str, Reservation] = {}
@@ -199,7 +200,8 @@ class Placing:
         if alike not in self._stuck and not self._chooser.is_full(alike):
             return False
         may_preempt = self._policy.preempt and not alike.gang and alike not in self._unmoved
-        return not may_preempt and not self._may_reserve()
+        may_want_back = alike not in self._without_room and self._chooser.quotas.cohort(alike.tenant) is not None
+        return not may_preempt and not may_want_back and not self._may_reserve()
 
     def _may_reserve(self) -> bool:
         return len(self.reserved) < self._policy.reservations
@@ -268,6 +270,9 @@ class Placing:
             self._note_behind(job, alike)
         else:
             self._stuck[alike] = None
+            self._without_room[alike] = None
+            if self._chooser.quotas.is_lent_out(alike.tenant, alike.need, self._planner.fleet.gpu_total):
+                self._lent_out[alike] = None
             if self._policy.preempt and not alike.gang and not self._outlook.is_promised(job.key):
                 eviction = self._find_victims(job, alike)
                 if eviction is not None:

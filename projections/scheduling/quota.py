@@ -96,6 +96,15 @@ class Quotas:
         """Why the tenant may not have devices of these models; None = it may."""
         return self.judge(tenant, amounts_of_models(models, need.gpu_millis), borrow=borrow)
 
+    def is_lent_out(self, tenant: str, need: Need, models: Iterable[str]) -> bool:
+        """True when a tenant could have devices it asks for, of one of the cluster's models, but for those of
+        its cohort that hold more than they own."""
+        if not (need.gpus or need.gpu_millis) or self.cohort(tenant) is None or not self.minds_models(tenant):
+            return False
+        wanted = need.gpu_models or tuple(name for name in models if name)
+        refusals = (self.model_refusal(tenant, need, (name,) * (need.gpus or 1), borrow=False) for name in wanted)
+        return any(refused is not None and refused.cause == LENT_OUT for refused in refusals)
+
     def judge(self, tenant: str, asked: Amounts, *, borrow: bool = True) -> Refusal | None:
         """Which limit these amounts would break; None = none."""
         ceiling = self.ceiling(tenant)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from eventsched.projections.cluster.state import ClusterState, Node, Run, TenantLimits
 from eventsched.projections.scheduling.needs import Need
@@ -121,6 +122,14 @@ class Shares:
         ]
         limits = self._tenants.get(tenant)
         return max(shares, default=0) // (limits.weight if limits is not None else 1)
+
+
+class Lent(NamedTuple):
+    """A run of a cohort's member, and what it holds."""
+
+    run: Run
+    tenant: str
+    amounts: Amounts
 
 
 def amounts_of_need(need: Need, models: Iterable[str] = ()) -> Amounts:

@@ -182,13 +182,6 @@ def test_nothing_is_reclaimed_beyond_what_is_owned_or_for_nothing() -> None:
     ledger.submit("large", _gpus(3), "b")
     ledger.settle()
     assert not _stopped(ledger), "b would have to borrow for it"
-    crowded = _cluster(*["A100"] * 4)
-    _tenants(crowded, a=2, b=2)
-    _submit(crowded, "a", 4)
-    crowded.settle()
-    _submit(crowded, "b", 1)
-    crowded.settle()
-    assert not _stopped(crowded), "no node has room: that is preemption's business"
 
 
 def test_no_run_is_given_up_that_can_be_spared() -> None:
@@ -335,3 +328,49 @@ def test_a_member_that_was_granted_no_gpus_borrows_models_from_the_pool_only() -
         ledger.submit(f"a{index}", _gpus(), "a")
     ledger.settle()
     assert [run.key for run in ledger.state.runs.values()] == ["a/a0", "a/a1"]
+
+
+def test_an_owner_gets_its_devices_back_when_borrowers_hold_all_there_are() -> None:
+    ledger = _cluster("A100", "A100", "A100", "A100")
+    _tenants(ledger, owner=2, other=2)
+    _submit(ledger, "other", 4)
+    ledger.settle()
+    assert _running(ledger, "other") == 4, "it borrows what the owner leaves"
+    _submit(ledger, "owner", 3)
+    ledger.settle()
+    told = "preempted: reclaimed by tenant owner for job "
+    assert _stopped(ledger) == {"other3": told + "owner0", "other2": told + "owner1"}, "what it owns, and no more"
+    for run in [run.seq for run in ledger.state.runs.values() if run.stop_reason]:
+        ledger.ended(run, "stopped", 143)
+    ledger.settle()
+    assert (_running(ledger, "owner"), _running(ledger, "other")) == (2, 2)
+    assert not _stopped(ledger)
+
+
+def test_a_node_is_cleared_for_a_job_that_needs_several_devices() -> None:
+    ledger = Ledger()
+    ledger.lead()
+    for node in ("n0", "n1"):
+        ledger.join(node, cpus=64, gpus=("A100", "A100"))
+    ledger.settle()
+    _tenants(ledger, owner=2, other=2)
+    _submit(ledger, "other", 4)
+    ledger.settle()
+    ledger.submit("pair", _gpus(2), "owner")
+    ledger.settle()
+    stopping = {run.node for run in ledger.state.runs.values() if run.stop_reason}
+    assert (len(_stopped(ledger)), len(stopping)) == (2, 1), "both on one node"
+    for run in [run.seq for run in ledger.state.runs.values() if run.stop_reason]:
+        ledger.ended(run, "stopped", 143)
+    ledger.settle()
+    assert ledger.job("pair", "owner").node == stopping.pop()
+
+
+def test_nobody_gives_way_to_an_owner_whose_job_would_fit_nowhere_all_the_same() -> None:
+    ledger = _cluster("A100", "A100")
+    _tenants(ledger, owner=4, other=0)
+    _submit(ledger, "other", 2)
+    ledger.settle()
+    ledger.submit("large", _gpus(3), "owner")
+    ledger.settle()
+    assert (_running(ledger, "other"), _stopped(ledger)) == (2, {})
