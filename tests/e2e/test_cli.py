@@ -296,7 +296,7 @@ def test_a_pipe_that_is_closed_early(terminal: Terminal) -> None:
 def test_policies_are_listed_shown_and_switched(terminal: Terminal) -> None:
     names = [view["name"] for view in terminal.json("policy", "list")]
     assert {"best-fit", "first-fit", "spread", "random", "fifo", "quota-aging", "drf"} <= set(names)
-    assert terminal.json("policy", "show")["name"] == "best-fit"
+    assert terminal.json("policy", "show")["name"] == "fgd"
     assert "least left over" in terminal.run("policy", "show", "best-fit").out
     chosen = terminal.json("policy", "set", "quota-aging", "aging_ms=1000", "score=spread")
     assert (chosen["name"], chosen["current"], chosen["params"]["aging_ms"]) == ("quota-aging", True, 1000)
@@ -305,7 +305,7 @@ def test_policies_are_listed_shown_and_switched(terminal: Terminal) -> None:
     assert "known:" in terminal.run("policy", "set", "nonsense", code=1).err
     assert "order" in terminal.run("policy", "set", "best-fit", "colour=blue", code=1).err
     assert terminal.run("policy", "show", "nonsense", code=3).code == 3
-    assert "decides now" in terminal.run("policy", "set", "best-fit").out
+    assert "decides now" in terminal.run("policy", "set", "fgd").out
     assert "* " in terminal.run("policy", "list").out
 
 

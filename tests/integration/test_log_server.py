@@ -207,7 +207,8 @@ async def test_an_acknowledged_submission_survives_kill_9_of_everything(cluster:
         ("agent", "ev.leader", False),
         ("agent", "ev.assign.n1", False),
         ("scheduler", "ev.assign.n1", True),
-        ("scheduler", "ev.job.t.j.submitted", False),
+        ("scheduler", "ev.job.t.j.submitted", True),  # what its service is asked to submit
+        ("scheduler", "ev.job.t.j.hold_requested", False),
     ],
 )
 async def test_roles_may_write_what_is_theirs(nats_server: NatsServer, role: str, subject: str, allowed: bool) -> None:
