@@ -168,6 +168,8 @@ class Desk:
         """One job the caller may see, by its full id. Raises NotFound, Ambiguous (several tenants have it)."""
         await self.folded(min_seq)
         owner = tenant if caller.role == "operator" else caller.tenant
+        if not owner:  # another tenant's job of that id may only just have been written
+            await self.folded(self.intake.written)
         view = self._live(owner, job_id)
         if view is None and self.follower.state.seq < self.intake.written:  # perhaps it has only just been written
             await self.folded(self.intake.written)

@@ -93,7 +93,10 @@ async def test_three_agents_two_tenants_and_a_policy_switched_while_jobs_run(liv
 
     desk.run("submit", "--id", "gang", "--tenant", "green", "--cpus", "2", "--array", "6", "--gang", "busybox")
     found = desk.explain("gang")
-    assert (found["code"], found["text"]) == ("gang_forming", "3 of 6 members fit")
+    assert (found["code"], found["text"]) == ("gang_forming", "4 of 6 members fit")
+
+    for name in ("cheap", "gang", "nobody"):
+        desk.run("abort", name, "--tenant", "green")
 
     desk.run("policy", "set", "order=drf,score=spread")
     desk.submit("after", tenant="green")
@@ -107,10 +110,8 @@ async def test_three_agents_two_tenants_and_a_policy_switched_while_jobs_run(liv
 
     desk.run("abort", "red1", "--tenant", "red")
     await live.until_state(client, "red3", "running")
-    for name, tenant in (("red2", "red"), ("red3", "red"), ("blue1", "blue"), ("after", "green"), ("nobody", "green")):
+    for name, tenant in (("red2", "red"), ("red3", "red"), ("blue1", "blue"), ("after", "green")):
         desk.run("abort", name, "--tenant", tenant)
-    for name in ("cheap", "gang"):
-        desk.run("abort", name, "--tenant", "green")
 
     async def over() -> bool:
         return not (await client.stats()).runs

@@ -62,7 +62,7 @@ def test_jobs_of_the_cost_aware_scheduler_with_their_stories(terminal: Terminal)
             "state": "pending", "node": None, "submitted_s": 0, "started_s": None, "finished_s": None,
         }  # fmt: skip
         assert policy["jobs"]["train"]["finished_s"] == 10
-    assert "jobs" not in terminal.run("simulate", *S0, "-o", "json").json["best-fit"]
+    assert "jobs" not in terminal.run("simulate", *S0, "-o", "json").json["fgd"]
 
 
 def test_a_composition_and_a_table(terminal: Terminal) -> None:
@@ -133,5 +133,5 @@ def test_faulty_rows_stop_a_run_or_are_left_out(terminal: Terminal) -> None:
     arguments = ("simulate", "--nodes", "1", "--jobs", "jobs.csv", "-o", "json")
     assert "jobs.csv, line 3, duration: -5 is not between" in terminal.run(*arguments, code=2).err
     done = terminal.run(*arguments, "--skip-bad-rows")
-    assert done.json["best-fit"]["submitted"] == 1
+    assert done.json["fgd"]["submitted"] == 1
     assert "left out: jobs.csv, line 3, duration" in done.err
