@@ -87,6 +87,8 @@ class Planner:
         self._parked: dict[Need, dict[Class, None]] = {}
         self.places: dict[str, tuple[Class, Entry]] = {}
         self.delayed: list[tuple[int, str]] = []
+        self._early: list[tuple[int, str]] = []
+        """Queued, with their times, before the state's clock had come to it."""
         self.timeouts: list[tuple[int, str]] = []
         self.timed: dict[str, int] = {}
         """Waiting jobs with a queue_timeout, each with its deadline; `timeouts` holds these, and some long gone."""
@@ -219,7 +221,15 @@ class Planner:
         return not (self.faults[job.key] or spec.after_ok or spec.after_any or spec.hold)
 
     def wake(self, state: ClusterState, now_ms: int) -> None:
-        """Queue the jobs whose backoff is over at `now_ms`."""
+        """Queue the jobs whose backoff is over at `now_ms`, and no others: an event that was recorded before the
+        last round but folded after it takes the time of a round back."""
+        now_ms = max(now_ms, state.clock_ms)
+        early, self._early = self._early, []
+        for due_ms, key in early:
+            if due_ms > now_ms:
+                self._place(state, key)
+            elif due_ms > state.clock_ms:
+                self._early.append((due_ms, key))
         while self.delayed and self.delayed[0][0] <= now_ms:
             _, key = heapq.heappop(self.delayed)
             job = state.jobs.get(key)
@@ -227,6 +237,8 @@ class Planner:
                 continue
             if job.not_before_ms > now_ms:
                 continue
+            if job.not_before_ms > state.clock_ms:
+                self._early.append((job.not_before_ms, key))
             self._enqueue(job)
 
     def expired(self, state: ClusterState, now_ms: int, limit: int) -> list[Job]:

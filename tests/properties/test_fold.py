@@ -7,7 +7,6 @@ middle makes no difference.
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -303,7 +302,6 @@ Cluster.TestCase.settings = settings(
     max_examples=120, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
 )
 TestCluster = Cluster.TestCase
-TestCluster.pytestmark = [pytest.mark.timeout(1_200)]  # late in a full run it is ten times slower than alone
 
 
 @given(

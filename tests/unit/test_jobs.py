@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from eventsched.events import AbortRequested, CompleteRequested, HoldRequested, ReleaseRequested, RequeueRequested
+from eventsched.events import (
+    AbortRequested,
+    CompleteRequested,
+    HoldRequested,
+    NodeCordoned,
+    NodeUncordoned,
+    ReleaseRequested,
+    RequeueRequested,
+)
 from eventsched.resources import Resources
 from eventsched.spec import JobSpec
 
@@ -176,6 +184,20 @@ def test_failures_are_retried_with_growing_backoff_elsewhere() -> None:
     assert nodes[1] != nodes[2]
     assert waits == [1000, 2000]
     assert (job.state, job.reason, job.exit_code, job.attempt) == ("failed", "exit_code", 3, 3)
+
+
+def test_a_backoff_counts_again_when_the_time_of_a_round_goes_back() -> None:
+    """An event recorded before the last round and folded after it does that."""
+    ledger = ready()
+    ledger.submit("j", JobSpec(driver="fake", retries=1, retry_backoff_ms=1000))
+    ledger.settle()
+    ledger.put("ev.admin.node_cordoned", NodeCordoned(node="n1"))
+    ledger.ended(ledger.job("j").run, "exited", 3, "exit_code")
+    assert not ledger.decide(ledger.state.clock_ms + 1_500), "its time has come, and no node is open"
+    ledger.put("ev.admin.node_uncordoned", NodeUncordoned(node="n1"))
+    assert not ledger.decide()
+    ledger.settle(ledger.state.clock_ms + 1_000)
+    assert ledger.job("j").state == "assigned"
 
 
 def test_the_failed_node_is_taken_again_when_it_is_the_only_one() -> None:
