@@ -11,9 +11,8 @@ WHOLE = 1_000
 
 
 def gpu_names(gpu: Gpu) -> tuple[str, ...]:
-    """The names a request may use for this device, "" (any) first."""
-    model, variant = gpu.model.lower(), gpu.variant.lower()
-    return ("", model) if variant in ("", model) else ("", model, variant)
+    """The names a request may use for this device, each once, "" (any) first."""
+    return tuple(dict.fromkeys(("", gpu.model.lower(), gpu.variant.lower())))
 
 
 class Layout:
