@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from msgspec import Struct
 
 from eventsched import codec
-from eventsched.events import ClockSet, LeaderClaimed, NodeLost, NodeRecovered, NodeSuspected
+from eventsched.events import NodeLost, NodeRecovered, NodeSuspected
 from eventsched.log.port import Entry
 from eventsched.projections.cluster.evolve import evolve
 from eventsched.projections.cluster.state import ClusterState
@@ -46,7 +46,6 @@ class _Redeciding:
         self._entries = entries
         self._state = ClusterState()
         self._planner: Planner | None = None
-        self._clock_moved = True
         self._hash = hashlib.blake2b(digest_size=16)
         self.found = Redecided()
 
@@ -59,9 +58,7 @@ class _Redeciding:
             return
         if self._planner is None:
             self._planner = Planner(self._state)
-        placing = self._state.clock_mode != "manual" or self._clock_moved
-        proposed = decide(self._state, first.now_ms, self._planner, placing=placing)
-        self._clock_moved = False
+        proposed = decide(self._state, first.now_ms, self._planner)
         decided = [(one.subject, codec.encode(one.event)) for one in proposed]
         for subject, payload in decided:
             self._hash.update(b"%s %s\n" % (subject.encode(), payload))
@@ -71,10 +68,7 @@ class _Redeciding:
 
     def _fold_to(self, basis: int) -> None:
         for seq, at_ms, subject, payload in self._entries[self._state.seq : basis]:
-            event = codec.decode(subject, payload)
-            evolve(self._state, Recorded(seq, at_ms, subject, event))
-            if isinstance(event, ClockSet | LeaderClaimed):
-                self._clock_moved = True
+            evolve(self._state, Recorded(seq, at_ms, subject, codec.decode(subject, payload)))
         self._state.changes.ended.clear()
 
     def end(self) -> Redecided:

@@ -31,9 +31,15 @@ async def replay_digest(options: LinkOptions, at: int = 0, from_snapshot: bool =
             if not entries:
                 break
             replica.fold_entries(entries, upto=at or None)
+        unread = feed.pending
         await feed.close()
     finally:
         await link.close()
+    if unread and not at:
+        raise EventschedError(
+            f"the log's end was not reached: what follows sequence {state.seq} did not come in {IDLE_S:g} s",
+            "is the server busy or starting? try again",
+        )
     if at and state.seq < at:
         raise EventschedError(f"the log ends at sequence {state.seq}, before {at}")
     if replica.mismatches:
@@ -47,5 +53,5 @@ async def replay_digest(options: LinkOptions, at: int = 0, from_snapshot: bool =
         "digest": digest(state),
         "cluster_id": state.cluster_id,
         "from_seq": started + 1,
-        "checked": len(replica.digests),
+        "checked": replica.compared,
     }

@@ -33,7 +33,7 @@ class Replica:
     on_digest: called with sequence, digest and image wherever a digest is due.
     on_ended: called after each run of entries with the jobs that ended in it.
     mismatches: (sequence, our digest, the recorded one); anything in here means this replica,
-    or the leader that recorded it, is wrong.
+    or the leader that recorded it, is wrong. compared: how many digests were held against recorded ones.
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class Replica:
         self.state = state
         self.digests: dict[int, str] = {}
         self.mismatches: list[tuple[int, str, str]] = []
+        self.compared = 0
         self._fold = fold
         self._on_digest = on_digest
         self._on_ended = on_ended
@@ -92,6 +93,7 @@ class Replica:
 
     def _compare(self, event: DigestRecorded) -> None:
         ours = self.digests.get(event.at_seq)
+        self.compared += ours is not None
         if ours is not None and ours != event.digest:
             self.mismatches.append((event.at_seq, ours, event.digest))
             _log.error("digest_mismatch", at_seq=event.at_seq, ours=ours, recorded=event.digest)

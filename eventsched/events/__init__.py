@@ -34,6 +34,7 @@ from eventsched.events.decisions import (
     SessionOpened,
     SessionRefused,
     StopOrdered,
+    Ticked,
 )
 from eventsched.events.jobs import (
     AbortRequested,
@@ -87,5 +88,6 @@ __all__ = [
     "SessionOpened",
     "SessionRefused",
     "StopOrdered",
+    "Ticked",
     "TimersSet",
 ]

@@ -36,6 +36,7 @@ DECIDE_KINDS: dict[str, type[Decision]] = {
     "admitted": decisions.Admitted,
     "concluded": decisions.Concluded,
     "policy_judged": decisions.PolicyJudged,
+    "ticked": decisions.Ticked,
     "digest_recorded": decisions.DigestRecorded,
     "fold_raised": decisions.FoldRaised,
 }
@@ -182,6 +183,7 @@ EXAMPLES: tuple[tuple[str, Event], ...] = (
     ),
     ("ev.admin.timers_set", admin.TimersSet(suspect_after_ms=6000, lost_after_ms=45000, by="ops")),
     ("ev.admin.clock_set", admin.ClockSet(now_ms=60000)),
+    ("ev.decide.ticked", decisions.Ticked(epoch=2, round=12, basis=30, now_ms=60000, clock=30)),
     ("ev.decide.digest_recorded", decisions.DigestRecorded(epoch=2, at_seq=20, digest="b5c1")),
     ("ev.decide.fold_raised", decisions.FoldRaised(epoch=2, fold_version=2)),
     (

@@ -193,6 +193,12 @@ class PolicyJudged(Decision, frozen=True, kw_only=True, omit_defaults=True):
     refused: str = ""
 
 
+class Ticked(Decision, frozen=True, kw_only=True, omit_defaults=True):
+    """What the setting of a manual clock at sequence `clock` let start is placed; the rest waits for the next."""
+
+    clock: Int
+
+
 class DigestRecorded(Decision, frozen=True, kw_only=True, omit_defaults=True):
     """The digest of the state after folding sequence `at_seq`: a lone fenced write."""
 
@@ -206,4 +212,4 @@ class FoldRaised(Decision, frozen=True, kw_only=True, omit_defaults=True):
     fold_version: Int
 
 
-Verdict = Admitted | Concluded | PolicyJudged | DigestRecorded | FoldRaised
+Verdict = Admitted | Concluded | PolicyJudged | Ticked | DigestRecorded | FoldRaised

@@ -15,7 +15,6 @@ def admit(state: ClusterState, job: Job) -> None:
     state.changes.jobs[job.key] = None
     spec = job.spec
     count(state, spec)
-    job.held = job.held or spec.hold
     if spec.array and job.state not in TERMINAL:  # it may have been aborted just before its first assign
         job.array = ArrayState()
     if spec.after_ok or spec.after_any:

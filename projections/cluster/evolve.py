@@ -64,6 +64,12 @@ def _clock_set(state: ClusterState, recorded: Recorded, event: e.ClockSet) -> No
         anomaly(state, recorded, "clock_back", f"{event.now_ms} < {state.clock_ms}")
     else:
         state.clock_ms = event.now_ms
+        state.tick = recorded.seq
+
+
+def _ticked(state: ClusterState, recorded: Recorded, event: e.Ticked) -> None:
+    if in_round(state, recorded, event) and event.clock == state.tick:
+        state.tick = 0
 
 
 def _leader_claimed(state: ClusterState, recorded: Recorded, event: e.LeaderClaimed) -> None:
@@ -142,6 +148,7 @@ _HANDLERS: dict[type, Callable[[ClusterState, Recorded, Any], None]] = {
     e.TimersSet: nodes.timers_set,
     e.ClusterCreated: _cluster_created,
     e.ClockSet: _clock_set,
+    e.Ticked: _ticked,
     e.PolicySet: _policy_set,
     e.PolicyJudged: _policy_judged,
     e.TenantSet: tenants.tenant_set,

@@ -42,7 +42,7 @@ def submitted(state: ClusterState, recorded: Recorded, spec: JobSpec, fault: tup
     when = state.clock_ms
     if state.clock_mode == "manual" and spec.submitted_ms is not None:
         when = spec.submitted_ms  # may be long ago, or to come: ages are clamped at 0
-    state.jobs[key] = Job(key, recorded.seq, spec, when, fault=fault)
+    state.jobs[key] = Job(key, recorded.seq, spec, when, held=spec.hold, fault=fault)
     state.unjudged[recorded.seq] = key
     state.changes.jobs[key] = None
 

@@ -230,17 +230,20 @@ class Changes:
     """What evolved since somebody last looked; not part of the state, never in a digest.
 
     jobs: keys of those that began or ceased to wait, or wait otherwise than before; nodes: those whose
-    capacity or readiness changed; both for a planner. ended: jobs that ended, for a history.
+    capacity or readiness changed; tenants: whether limits changed; these for a planner. ended: jobs that
+    ended, for a history.
     """
 
     jobs: dict[str, None] = field(default_factory=dict)
     nodes: dict[str, None] = field(default_factory=dict)
+    tenants: bool = False
     ended: list[Job] = field(default_factory=list)
 
     def forget_touched(self) -> None:
         """A planner has caught up, or there is none."""
         self.jobs.clear()
         self.nodes.clear()
+        self.tenants = False
 
 
 @dataclass(slots=True)
@@ -250,6 +253,7 @@ class ClusterState:
     grants_only: a tenant gets only what its limits name (`quota_default: nothing`).
     prices: the price book, micros per hour of "core", "gib", "gpu" and "gpu:<model>".
     rates: what an hour of an open run costs, as it was at its assign; absent = nothing.
+    tick: sequence of the last setting of a manual clock while its jobs are being placed; 0 = none is.
     epoch: sequence of the last claim on `ev.leader`; leader_junk: of something unreadable there since.
     round_*: where the round in progress stands.
     unjudged: submissions (sequence -> key) no leader has judged. doomed: jobs that can never start.
@@ -271,6 +275,7 @@ class ClusterState:
     lost_after_ms: int = 0
     seq: int = 0
     clock_ms: int = 0
+    tick: int = 0
     epoch: int = 0
     leader: str = ""
     leader_nonce: str = ""

@@ -20,6 +20,7 @@ def tenant_set(state: ClusterState, recorded: Recorded, event: TenantSet) -> Non
     if found:
         anomaly(state, recorded, "bad_tenant", str(found[0]))
         return
+    state.changes.tenants = True
     if event.removed:
         state.tenants.pop(event.tenant, None)
         return

@@ -1,20 +1,18 @@
 """One tick of scheduling on request.
 
-With a manual clock a round places jobs only when the clock was set, so a tick sets it. What such a
-round decides is a pure function of the log: this replica decides it too, and so knows whether to
-wait for any. On a wall clock rounds run by themselves; a tick only waits for what is due.
+With a manual clock jobs are placed only after the clock was set, so a tick sets it, and waits for the
+decision that says that no more can start. On a wall clock rounds run by themselves; a tick only waits
+for what is due.
 """
 
 from __future__ import annotations
 
 from msgspec import Struct
 
-from eventsched.events import ClockSet, RunAssigned
-from eventsched.projections.cluster.state import ClusterState
+from eventsched.events import ClockSet
 from eventsched.projections.following import Follower
 from eventsched.projections.http.desk import Desk
 from eventsched.projections.http.errors import ApiError, Detail
-from eventsched.projections.scheduling.decide import decide
 
 ROUND_S = 10.0
 NEXT_ROUND_S = 1.0
@@ -43,20 +41,11 @@ async def tick(desk: Desk, now: int | None) -> Tick:
         text = f"{now} is before the last one, {last // 1000}"
         raise ApiError(422, "VALIDATION_ERROR", f"now: {text}", [Detail("now", "out_of_range", text)])
     seq = await desk.administer("clock_set", ClockSet(now_ms=now_ms))
-    if not await follower.until(lambda: _placed(follower.state, seq), ROUND_S):
+    if not await follower.until(lambda: not follower.state.tick, ROUND_S):
         raise ApiError(504, "NOT_FOLDED_YET", "no scheduler has decided the round in time; it will be decided")
     runs = [run for run in follower.state.runs.values() if run.seq > seq]
     await _running(follower, [run.seq for run in runs])
     return Tick(now_ms // 1000, [run.key.partition("/")[2] for run in runs], len(runs), follower.state.seq)
-
-
-def _placed(state: ClusterState, seq: int) -> bool:
-    """True when the round after sequence `seq` is folded whole, or there is nothing for it to place."""
-    if state.round_next != state.round_count:
-        return False
-    if state.rounds and state.round_end > seq and any(run.seq > seq for run in reversed(state.runs.values())):
-        return True
-    return not any(isinstance(one.event, RunAssigned) for one in decide(state, state.clock_ms))
 
 
 async def _running(follower: Follower, runs: list[int]) -> None:

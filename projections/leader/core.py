@@ -24,13 +24,14 @@ from typing import Literal
 from msgspec import Struct
 
 from eventsched import codec, subjects
-from eventsched.events import ClockSet, DigestRecorded, LeaderClaimed, NodeJoined
+from eventsched.events import DigestRecorded, LeaderClaimed, NodeJoined
 from eventsched.log.port import Outgoing
 from eventsched.projections.cluster.evolve import evolve
 from eventsched.projections.cluster.state import ClusterState
 from eventsched.projections.leader.observe import Liveness, observe
 from eventsched.projections.scheduling.decide import ROUND_MAX, Proposed, decide, stamp
 from eventsched.projections.scheduling.planner import Planner
+from eventsched.projections.scheduling.policies import is_known
 from eventsched.recorded import Recorded
 
 MARKER_EVERY_MS = 500
@@ -76,7 +77,6 @@ class SchedulerCore:
         self.in_doubt = False
         self.fold_to = 0
         self.dirty = True
-        self.clock_moved = True
         self.marker_seq: int | None = None
         self.marked_ms = -MARKER_EVERY_MS
         self.digest: tuple[int, str] | None = None
@@ -92,8 +92,6 @@ class SchedulerCore:
         event = recorded.event
         if type(event) is NodeJoined:
             self.liveness.hear(recorded.subject.rpartition(".")[2], recorded.seq, 0, mono_ms)
-        elif type(event) is ClockSet:
-            self.clock_moved = True
         elif type(event) is LeaderClaimed:
             self._claim_folded(event, mono_ms)
 
@@ -105,7 +103,6 @@ class SchedulerCore:
             self.liveness.restart(self.state, mono_ms)
             self.marker_seq = None
             self.planner = Planner(self.state)
-        self.clock_moved = True
         self.epoch = self.state.epoch
         self.role = "leading"
         self.in_doubt = False
@@ -131,7 +128,12 @@ class SchedulerCore:
         """The lease looks free and this replica is at the tail: try to take the lead."""
         if self.role != "standby" or self.in_flight is not None or self.state.upgrade_needed:
             return None
-        return self._claim(nonce)
+        return None if self.lacks() else self._claim(nonce)
+
+    def lacks(self) -> str:
+        """The policy in force, if this build has not got it and so cannot lead; "" when it has."""
+        policy = self.state.policy
+        return "" if is_known(policy) else f"{policy.name}/{policy.version}"
 
     def _claim(self, nonce: str) -> Write:
         self.role = "claiming"
@@ -211,10 +213,8 @@ class SchedulerCore:
             due = self.planner.next_due_ms(self.state)
             if due is None or due > now_ms:
                 return None
-        placing = self.state.clock_mode != "manual" or self.clock_moved
-        proposed = decide(self.state, now_ms, self.planner, placing=placing)
+        proposed = decide(self.state, now_ms, self.planner)
         self.dirty = False
-        self.clock_moved = False
         if not proposed:
             return None
         return self._start("round", _outgoing(proposed), self.epoch)

@@ -90,6 +90,7 @@ class Scheduler:
         self._service: Service | None = None
         self._mono_ms = 0
         self._watchers = 0
+        self._lacking = ""
 
     # ---- life -------------------------------------------------------------------------------
 
@@ -261,7 +262,7 @@ class Scheduler:
                 await asyncio.sleep(RENEW_EVERY_S)
                 continue
             holder = await self.lease.holder()
-            if holder is None or self.replica.mismatches:
+            if holder is None or self.replica.mismatches or self._lacks_policy():
                 free_since = 0.0
             elif holder in ("", self.core.name):
                 # the lease itself has run out; another moment lets its holder's last renewal arrive
@@ -272,6 +273,15 @@ class Scheduler:
             else:
                 free_since = 0.0
             await asyncio.sleep(CLAIM_AFTER_S)
+
+    def _lacks_policy(self) -> bool:
+        """True when this build can't lead; said once for each policy."""
+        lacks = self.core.lacks()
+        if lacks != self._lacking:
+            self._lacking = lacks
+            if lacks:
+                _log.error("policy_unknown", policy=lacks, remedy="install it; this one stands by")
+        return bool(lacks)
 
     # ---- writing ------------------------------------------------------------------------------
 

@@ -106,7 +106,7 @@ class Outlook:
         self.shadows: list[Shadow] = []
         self._soon: Trial | None = None
         self.reservations: list[Reservation] = []
-        self._placed: list[tuple[Ending, Need]] = []
+        self._placed: list[Ending] = []
         self._points: list[Point] | None = None
         self._in_points = 0
         self._giving_way: dict[int, Held] = {}
@@ -123,7 +123,7 @@ class Outlook:
         for trial in self.until(end_ms):
             trial.commit(row, need)
         held = Held(need.cpu_millis, need.memory_bytes, gpus, need.gpu_millis, need.group)
-        self._placed.append((Ending(end_ms, row, held), need))
+        self._placed.append(Ending(end_ms, row, held))
 
     def save(self) -> tuple[Trial | None, list[Shadow], int]:
         """What to go back to if a gang does not fit."""
@@ -162,7 +162,7 @@ class Outlook:
         if victims:
             self._giving_way |= victims
             self._points = None
-        self.reservations.append(Reservation(key, self._now_ms, end_ms, (row,), need))
+        self.reservations.insert(0, Reservation(key, self._now_ms, end_ms, (row,), need))
 
     def is_promised(self, key: str) -> bool:
         """True when a place is kept for this job already."""
@@ -178,16 +178,21 @@ class Outlook:
         lasts = expected_ms(job.spec) or NEVER
         ready = feasible(now.fleet, need)
         for at_ms, trial, freed in self._times(now, need, count, exact):
-            for one in self.reservations:
-                if one.at_ms <= at_ms < one.end_ms:
-                    for row in one.rows:
-                        trial.commit(row, one.need)
+            self._keep_reserved(trial, at_ms)
             rows = self._choose(trial.copy(), at_ms, at_ms + lasts, need, count, np.where(ready, -1, freed))
             if rows is not None:
                 made = Reservation(job.key, at_ms, at_ms + lasts, rows, need)
                 self._keep(made, trial)
                 return made
         return None
+
+    def _keep_reserved(self, trial: Trial, at_ms: int) -> None:
+        """Take what is reserved at that time; promises come first, and what they override has no room any more."""
+        for one in self.reservations:
+            if one.at_ms <= at_ms < one.end_ms:
+                for row in one.rows:
+                    if feasible(trial.fleet, one.need)[row]:
+                        trial.commit(row, one.need)
 
     def _choose(
         self, trial: Trial, at_ms: int, end_ms: int, need: Need, count: int, freed: Ints
@@ -250,15 +255,15 @@ class Outlook:
         """The future in points, made once and kept up to date with what starts in this round."""
         if self._points is None:
             self._points, self._in_points = self._make_points(now), len(self._placed)
-        for ending, need in self._placed[self._in_points :]:
+        for ending in self._placed[self._in_points :]:
             for point in self._points:
                 if point.at_ms < ending.at_ms:
-                    point.trial.commit(ending.row, need)
+                    point.trial.release(ending.row, ending.held, sign=1)
         self._in_points = len(self._placed)
         return self._points
 
     def _make_points(self, now: Trial) -> list[Point]:
-        found = [ending for ending, _ in self._placed]
+        found = self._placed.copy()
         for run in self._state.runs.values():
             found.append(Ending(self._end_of_run(run), self._fleet.row[run.node], held_by(self._state, run)))
         by_time: dict[int, list[Ending]] = {}

@@ -12,7 +12,7 @@ import numpy as np
 
 from eventsched.projections.cluster.state import ClusterState
 from eventsched.projections.scheduling.backfill import held_by, is_stopping
-from eventsched.projections.scheduling.filters import feasible, has_room
+from eventsched.projections.scheduling.filters import feasible, has_room, lasting
 from eventsched.projections.scheduling.layouts import gpu_names
 from eventsched.projections.scheduling.needs import Need
 from eventsched.projections.scheduling.trial import Trial
@@ -45,7 +45,10 @@ class Clearing:
         """Models of the devices the need could get, each with the rows where it probably would."""
         count = need.gpus or (1 if need.gpu_millis else 0)
         found: dict[tuple[str, ...], dict[int, None]] = {}
+        suited = lasting(self._soon.fleet, need)
         for row, devices in enumerate(self._soon.fleet.devices):
+            if suited is not None and not suited[row]:
+                continue
             fitting = [gpu.model for gpu in devices if any(name in gpu_names(gpu) for name in need.names)]
             if len(fitting) >= count:
                 found.setdefault(tuple(fitting[:count]), {})[row] = None

@@ -23,6 +23,7 @@ from eventsched.events import (
     SessionOpened,
     SessionRefused,
     StopOrdered,
+    Ticked,
 )
 from eventsched.projections.cluster.arrays import member_key
 from eventsched.projections.cluster.outstanding import outstanding
@@ -31,7 +32,7 @@ from eventsched.projections.scheduling.admission import judge
 from eventsched.projections.scheduling.choosing import Placement
 from eventsched.projections.scheduling.gang import ROUND_BYTES_MAX
 from eventsched.projections.scheduling.placing import place
-from eventsched.projections.scheduling.planner import Planner
+from eventsched.projections.scheduling.planner import Planner, may_be_stopped
 from eventsched.projections.scheduling.policies import POLICIES, complete, params_hash, refuse, written_out
 from eventsched.projections.scheduling.preempting import REASON, Eviction
 from eventsched.projections.scheduling.reclaiming import Reclaim
@@ -55,15 +56,17 @@ class _Round:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.size = 0
+        self.full = False
         self.messages: list[tuple[str, type[Decision], dict[str, Any]]] = []
 
     @property
     def room(self) -> int:
-        return self.limit - len(self.messages) if self.size < ROUND_BYTES_MAX else 0
+        return self.limit - len(self.messages) if self.size < ROUND_BYTES_MAX and not self.full else 0
 
     def fits(self, count: int, size: int) -> bool:
-        """Whether so many messages of such a size can be added together."""
-        return count <= self.limit - len(self.messages) and self.size + count * size <= ROUND_BYTES_MAX
+        """Whether so many messages of such a size can be added together; if not, the round is closed."""
+        self.full |= count > self.limit - len(self.messages) or self.size + count * size > ROUND_BYTES_MAX
+        return not self.full
 
     def add(self, subject: str, kind: type[Decision], **fields: Any) -> None:
         self.messages.append((subject, kind, fields))
@@ -74,13 +77,11 @@ def decide(
     now_ms: int,
     planner: Planner | None = None,
     limit: int = ROUND_MAX,
-    *,
-    placing: bool = True,
 ) -> list[Proposed]:
     """One round: at most `limit` messages, [] when there is nothing to do.
 
     planner: saves building one; it must have been made from (or synced with) this very state.
-    placing: False leaves waiting jobs where they are (a manual clock has not moved).
+    With a manual clock, jobs are placed only after it was set, until no more fit.
     """
     if planner is None:
         planner = Planner(state)
@@ -93,7 +94,7 @@ def decide(
     _order_stops(state, planner, now_ms, round_)
     verdict, accepted = judge(state, planner)
     ending = _conclude(state, planner, now_ms, round_)
-    _admit_and_assign(state, planner, now_ms, round_, verdict, accepted, ending, placing)
+    _admit_and_assign(state, planner, now_ms, round_, verdict, accepted, ending)
     return stamp(state, now_ms, round_.messages)
 
 
@@ -177,7 +178,7 @@ def _order_stops(state: ClusterState, planner: Planner, now_ms: int, round_: _Ro
             run = state.runs[seq]
             if not round_.room:
                 return
-            if not run.stop_owed and not run.stop_reason and run.state != "unknown":
+            if may_be_stopped(run):
                 round_.add(subjects.assign(name), StopOrdered, run=seq, reason="drained")
 
 
@@ -219,7 +220,6 @@ def _admit_and_assign(
     verdict: Admitted | None,
     accepted: list[str],
     ending: dict[str, None],
-    placing: bool,
 ) -> None:
     """Place what fits. An assign accepts its job, so the verdict is left out when it would add nothing."""
     if verdict is not None and not round_.room:
@@ -227,7 +227,11 @@ def _admit_and_assign(
     slot = len(round_.messages)
     if verdict is not None:
         round_.add(subjects.decide("admitted"), Admitted, upto=verdict.upto, rejected=verdict.rejected)
-    implied = _place(state, planner, now_ms, round_, ending) if round_.room and placing else 0
+    implied = 0
+    if round_.room and (state.tick or state.clock_mode != "manual"):
+        implied = _place(state, planner, now_ms, round_, ending)
+        if state.tick and round_.room:
+            round_.add(subjects.decide("ticked"), Ticked, clock=state.tick)
     if verdict is not None and not verdict.rejected and implied == len(accepted):
         del round_.messages[slot]
 

@@ -29,6 +29,8 @@ T = TypeVar("T")
 DRIVER_BITS = {"docker": 1, "process": 2, "fake": 4, "manual": 8}
 NO_ROOM = -(2**60)
 """The free cpu of a node that takes no work: less than any job asks for."""
+UNSEEN = NO_ROOM - 1
+"""The free cpu of a row that was not looked at since its node changed."""
 CPU, MEMORY, FULL, MOST = range(4)
 """Columns of `room`."""
 LEFT_PARTS = 1_000
@@ -193,7 +195,8 @@ class Fleet:
             if name not in self.gpu_total:
                 self.gpu_total[name] = np.zeros(self.count, dtype=np.int64)
             self.gpu_total[name][row] = len(indexes)
-        self.levels[row] = [-1] * layout.size  # unlike any, so that the next look sets them
+        self.levels[row] = [-1] * layout.size
+        self.cpu_free[row] = UNSEEN  # so that the next look sets the row, whatever is free
         self._matrix = None
 
     def _set_scale(self) -> bool:

@@ -6,7 +6,7 @@ from eventsched.projections.cluster.state import ClusterState
 from eventsched.projections.scheduling.backfill import Reservation
 from eventsched.projections.scheduling.placing import Placing
 from eventsched.projections.scheduling.planner import Planner
-from eventsched.projections.scheduling.policies import choose
+from eventsched.projections.scheduling.policies import choose, is_known
 from eventsched.projections.scheduling.waiting import Why
 from eventsched.units import format_ms
 
@@ -15,7 +15,7 @@ NODES_SHOWN = 4
 
 def forecast(state: ClusterState, now_ms: int) -> dict[str, Why]:
     """Why jobs wait, by key, as far as reservations are the reason; {} where the policy makes none."""
-    if not choose(state.policy).reservations:
+    if not is_known(state.policy) or not choose(state.policy).reservations:
         return {}
     planner = Planner(state)
     planner.wake(state, now_ms)

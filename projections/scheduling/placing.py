@@ -153,7 +153,7 @@ class Placing:
                     return "round_full"
                 if fate == "placed":
                     self._seen[key] = None
-            if self._parks and self._chooser.is_full(alike):
+            if self._parks and self._chooser.is_full(alike) and self._chooser.quotas.cohort(alike.tenant) is None:
                 self._planner.park(alike)  # not looked at until a node has room for it
             if index + 1 < len(self._planner.queues[alike].items):
                 heapq.heapreplace(heads, self._head(alike, index + 1))

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eventsched.projections.cluster.state import TERMINAL, ClusterState, Job
+from eventsched.projections.cluster.state import TERMINAL, ClusterState, Job, Node, Run
 from eventsched.projections.scheduling.filters import needs_with_room
 from eventsched.projections.scheduling.fleet import Fleet
 from eventsched.projections.scheduling.gang import gang_is_waiting, gang_may_start, gang_problems, members_to_start
@@ -109,7 +109,8 @@ class Planner:
             state.changes.forget_touched()
             return
         changes = state.changes
-        self._reopen(self.fleet.sync(state, changes.nodes))
+        gained = self.fleet.sync(state, changes.nodes)
+        self._reopen(None if changes.tenants else gained)
         if changes.nodes:
             self.usage.sync(state, changes.nodes)
             for name in changes.nodes:
@@ -266,10 +267,20 @@ class Planner:
         """When time alone next changes something: a backoff, a queue time-out, a drain's deadline, or money
         that comes again for jobs the last round refused for want of it."""
         due = [heap[0][0] for heap in (self.delayed, self.timeouts) if heap]
-        due += [state.nodes[name].drain_at_ms for name in self.draining if state.nodes[name].drain_at_ms]
+        due += [node.drain_at_ms for name in self.draining if _must_still_stop(state, node := state.nodes[name])]
         if self.renewal_ms:
             due.append(self.renewal_ms)
         return min(due, default=None)
+
+
+def _must_still_stop(state: ClusterState, node: Node) -> bool:
+    """True when a drain's deadline will stop, or has still to stop, a run of this node."""
+    return bool(node.drain_at_ms) and any(may_be_stopped(state.runs[seq]) for seq in node.runs)
+
+
+def may_be_stopped(run: Run) -> bool:
+    """True for a run nobody has told to stop, on a node that can be told."""
+    return not run.stop_owed and not run.stop_reason and run.state != "unknown"
 
 
 def is_waiting(job: Job) -> bool:

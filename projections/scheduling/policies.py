@@ -76,6 +76,9 @@ class Chosen:
 
 
 COMPOSED = "composed"
+SCORE_CHARS_MAX = 200
+DIGITS_MAX = 16
+"""A number of more digits is out of any range."""
 """The policy that is nothing but the stages written out."""
 _LEAST = "least left over, then smallest node id"
 _BUILT_IN = (
@@ -142,12 +145,18 @@ def choose(choice: PolicyChoice) -> Chosen:
     )
 
 
+def is_known(choice: PolicyChoice) -> bool:
+    """True when this build has that version of the policy, and all it is composed of."""
+    try:
+        choose(choice)
+    except (KeyError, ValueError):
+        return False
+    return True
+
+
 def looks_of(state: ClusterState) -> Looks:
     """What the policy of a state looks at in a job; nothing special, when this build does not have it."""
-    try:
-        return choose(state.policy).looks
-    except KeyError:
-        return PLAIN
+    return choose(state.policy).looks if is_known(state.policy) else PLAIN
 
 
 def score_of(text: str) -> Score:
@@ -183,7 +192,8 @@ def written_out(choice: PolicyChoice) -> PolicyChoice:
     params: dict[str, int | str] = {}
     for part in parts:
         name, _, value = (word.strip() for word in part.partition("="))
-        params[name] = int(value) if value.isascii() and value.isdigit() else value
+        is_number = value.isascii() and value.isdigit() and len(value) <= DIGITS_MAX
+        params[name] = int(value) if is_number else value
     return PolicyChoice(COMPOSED, choice.version, params | choice.params)
 
 
@@ -237,8 +247,10 @@ def refuse(choice: PolicyChoice) -> str:
             return f"no {name} {str(value)[:64]!r}; known: {', '.join(stages)}"
     score = choice.params.get("score")
     if score is not None:
+        if len(str(score)) > SCORE_CHARS_MAX:
+            return f"score: at most {SCORE_CHARS_MAX} characters"
         try:
-            score_of(str(score)[:200])
+            score_of(str(score))
         except KeyError as error:
             return f"no score {str(error.args[0])[:64]!r}; known: {', '.join(SCORES)}; sums are written fgd:3,spread:1"
         except ValueError as error:

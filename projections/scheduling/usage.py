@@ -13,6 +13,7 @@ from typing import NamedTuple
 from eventsched.projections.cluster.state import ClusterState, Node, Run, TenantLimits
 from eventsched.projections.scheduling.needs import Need
 from eventsched.resources import Capacity
+from eventsched.tenancy import EVERYBODY
 
 RUNS, CPU, MEMORY, GPUS = "runs", "cpu_millis", "memory_bytes", "gpu_millis"
 """Names of what is counted; devices of one model are counted as `gpu_millis:<model>` too."""
@@ -120,7 +121,7 @@ class Shares:
         shares = [
             held.get(kind, 0) * _PPM // capacity[kind] for kind in (CPU, MEMORY, GPUS) if capacity.get(kind, 0) > 0
         ]
-        limits = self._tenants.get(tenant)
+        limits = self._tenants.get(tenant) or self._tenants.get(EVERYBODY)
         return max(shares, default=0) // (limits.weight if limits is not None else 1)
 
 

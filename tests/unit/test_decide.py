@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from eventsched import codec
-from eventsched.events import Admitted, PolicyJudged, PolicySet, RunAssigned
+from eventsched.events import Admitted, PolicyJudged, PolicySet, RunAssigned, Ticked
 from eventsched.projections.cluster.digest import decode_state, digest, encode_state
 from eventsched.projections.scheduling.decide import decide
 from eventsched.projections.scheduling.fleet import Fleet
@@ -280,14 +280,45 @@ def test_a_manual_clock_places_only_when_it_moves() -> None:
     ledger.lead()
     ledger.join()
     assert ledger.state.clock_ms == 0
-    ledger.put("ev.assign.n1", decide(ledger.state, 0, placing=False)[0].event)
+    ledger.settle()
     ledger.submit("j")
-    (verdict,) = decide(ledger.state, 0, placing=False)
+    (verdict,) = ledger.round()
     assert isinstance(verdict.event, Admitted)
+    assert not ledger.round()
     ledger.raw("ev.admin.clock_set", b'{"now_ms":60000}')
     assert ledger.state.clock_ms == 60_000
+    assert [type(one.event) for one in ledger.round()] == [RunAssigned, Ticked]
     ledger.raw("ev.admin.clock_set", b'{"now_ms":1}')
     assert (ledger.state.clock_ms, ledger.state.anomalies) == (60_000, {"clock_back": 1})
+
+
+def test_a_tick_lasts_until_all_that_can_start_is_placed_however_many_rounds_it_takes() -> None:
+    ledger = Ledger(clock_mode="manual")
+    ledger.lead()
+    ledger.join(cpus=8)
+    for index in range(5):
+        ledger.submit(f"j{index}")
+    ledger.settle()
+    ledger.raw("ev.admin.clock_set", b'{"now_ms":60000}')
+    sizes = [len(ledger.round(limit=2)) for _ in range(4)]
+    assert sizes == [2, 2, 2, 0]
+    assert len(ledger.state.runs) == 5
+    assert not ledger.state.tick
+
+
+def test_what_comes_after_a_tick_that_placed_nothing_waits_for_the_next() -> None:
+    """Also for a leader that was not there when the tick was served."""
+    ledger = Ledger(clock_mode="manual")
+    ledger.lead()
+    ledger.join()
+    ledger.settle()
+    ledger.raw("ev.admin.clock_set", b'{"now_ms":60000}')
+    assert [type(one.event) for one in ledger.round()] == [Ticked]
+    ledger.submit("j")
+    ledger.settle()
+    ledger.lead("s2")
+    ledger.settle()
+    assert ledger.job("j").state == "pending"
 
 
 def test_ten_thousand_waiting_jobs_of_one_kind_cost_one_look() -> None:

@@ -28,6 +28,12 @@ CORE = 3_600_000
 DAY_MS = 24 * HOUR_MS
 
 
+def _tick(ledger: Ledger, now_ms: int | None = None) -> None:
+    """The clock is set, to the same time if to no other, and its rounds are made."""
+    ledger.put("ev.admin.clock_set", ClockSet(now_ms=ledger.state.clock_ms if now_ms is None else now_ms))
+    ledger.settle()
+
+
 def _cluster(cpus: int = 8, price: int = CORE, **limits: object) -> Ledger:
     """A manual clock, one node, one price for a core, and the limits of tenant t."""
     ledger = Ledger(clock_mode="manual")
@@ -36,16 +42,15 @@ def _cluster(cpus: int = 8, price: int = CORE, **limits: object) -> Ledger:
     ledger.put("ev.admin.price_set", PriceSet(core_micros_per_h=price))
     if limits:
         ledger.put("ev.admin.tenant_set", TenantSet(tenant="t", **limits))  # type: ignore[arg-type]
-    ledger.settle()
+    _tick(ledger)
     assert not ledger.state.anomalies
     return ledger
 
 
 def _at(ledger: Ledger, now_ms: int) -> None:
     """What waits gets its round; then it is so late, and there is another round."""
-    ledger.settle()
-    ledger.put("ev.admin.clock_set", ClockSet(now_ms=now_ms))
-    ledger.settle()
+    _tick(ledger)
+    _tick(ledger, now_ms)
 
 
 def _end_all(ledger: Ledger) -> None:
@@ -150,7 +155,7 @@ def test_all_attempts_of_a_job_and_all_members_of_an_array_add_up() -> None:
     _at(ledger, 1_000)
     for seq in list(ledger.state.runs):
         ledger.ended(seq, "exited", int(ledger.run(seq).key == "t/again"))
-    ledger.settle()
+    _tick(ledger)
     _at(ledger, 3_000)
     _end_all(ledger)
     assert ledger.job("again").cost_micros == 1_000 + 2_000
@@ -162,6 +167,7 @@ def test_all_attempts_of_a_job_and_all_members_of_an_array_add_up() -> None:
 def test_a_run_nobody_wanted_any_more_is_the_tenant_s_not_the_job_s() -> None:
     ledger = _cluster()
     ledger.submit("j")
+    ledger.put("ev.admin.clock_set", ClockSet(now_ms=0))
     proposed = ledger.decide()
     ledger.ask("j", "abort_requested", AbortRequested())
     for one in proposed:
@@ -198,26 +204,26 @@ def test_a_spent_budget_starts_nothing_until_the_next_period() -> None:
     _at(ledger, 100_000)
     ledger.submit("first", JobSpec(driver="fake", resources=Resources(cpu_millis=2_000)))
     ledger.submit("other", tenant="other")
-    ledger.settle()
+    _tick(ledger)
     _at(ledger, 104_999)
     ledger.submit("second")
-    ledger.settle()
+    _tick(ledger)
     assert ledger.job("second").state == "assigned", "9,998 of 10,000 are spent"
     _at(ledger, 105_000)
     ledger.submit("third")
-    ledger.settle()
+    _tick(ledger)
     assert ledger.job("third").state == "pending", "2 x 5,000 of the first, 1 of the second"
     assert ledger.job("first").state == "assigned", "what runs goes on"
     spent = "tenant t has spent 0.010001 of 0.01; the next period begins in 15.0s"
     assert _why(ledger, "third") == ("budget", spent)
     assert (_view(ledger).spent_micros, _view(ledger).next_period_ms) == (10_001, 120_000)
     _end_all(ledger)
-    ledger.settle()
+    _tick(ledger)
     assert ledger.job("third").state == "pending", "ending what runs brings no money back"
     assert ledger.planner is not None
     assert ledger.planner.next_due_ms(ledger.state) == 120_000
     ledger.put("ev.admin.clock_set", ClockSet(now_ms=120_000))
-    ledger.settle()
+    _tick(ledger)
     assert ledger.job("third").state == "assigned"
     assert ledger.planner.next_due_ms(ledger.state) is None
     view = _view(ledger)
@@ -228,7 +234,7 @@ def test_a_run_over_several_periods_is_split_between_them() -> None:
     ledger = _cluster(budget_micros=MAX_INT, budget_period_ms=1_000)
     _at(ledger, 400)
     ledger.submit("j")
-    ledger.settle()
+    _tick(ledger)
     for now_ms, spent, previous in ((900, 500, 0), (1_300, 300, 600), (3_700, 700, 1_000)):
         _at(ledger, now_ms)
         assert (_view(ledger).spent_micros, _view(ledger).previous_micros) == (spent, previous)
@@ -253,7 +259,7 @@ def test_a_budget_without_a_period_counts_everything_ever() -> None:
     assert ledger.planner is not None
     assert ledger.planner.next_due_ms(ledger.state) is None
     ledger.put("ev.admin.tenant_set", TenantSet(tenant="t", budget_micros=601))
-    ledger.settle()
+    _tick(ledger)
     assert ledger.job("late").state == "assigned"
 
 
@@ -263,10 +269,10 @@ def test_periods_of_another_length_begin_with_nothing_spent() -> None:
     _at(ledger, 700)
     _end_all(ledger)
     ledger.submit("next")
-    ledger.settle()
+    _tick(ledger)
     assert ledger.job("next").state == "pending"
     ledger.put("ev.admin.tenant_set", TenantSet(tenant="t", budget_micros=500, budget_period_ms=2 * DAY_MS))
-    ledger.settle()
+    _tick(ledger)
     assert ledger.job("next").state == "assigned"
     _at(ledger, 900)
     _end_all(ledger)
@@ -280,7 +286,7 @@ def test_everybody_s_budget_is_one_for_each() -> None:
     _at(ledger, 100)
     for tenant in ("a", "b"):
         ledger.submit("k", tenant=tenant)
-    ledger.settle()
+    _tick(ledger)
     assert (ledger.job("k", "a").state, ledger.job("k", "b").state) == ("pending", "assigned")
 
 
@@ -348,6 +354,6 @@ def test_a_node_that_states_its_price_ignores_the_book() -> None:
     ledger.put("ev.node.dear", joined)
     ledger.submit("j", JobSpec(driver="process", command=("true",)))
     ledger.put("ev.node.n0", NodeJoined(machine_id="machine-n0", boot_id="c", capacity=Capacity(), drivers=("fake",)))
-    ledger.settle()
+    _tick(ledger)
     assert ledger.job("j").node == "dear"
     assert list(ledger.state.rates.values()) == [HOUR_MS]

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from eventsched import codec, subjects
-from eventsched.events import LeaderClaimed
+from eventsched.events import LeaderClaimed, NodeDrained, PolicySet, ReleaseRequested, TenantSet
 from eventsched.log.gather import GatheringWriter
 from eventsched.log.memory import MemoryLog
 from eventsched.log.port import Conflict, Outgoing
+from eventsched.projections.cluster.state import PolicyChoice
 from eventsched.projections.leader.core import SchedulerCore
+from eventsched.projections.scheduling.forecast import forecast
+from eventsched.projections.scheduling.planner import Planner
 from eventsched.spec import JobSpec
 
-from ..support import FAKE, ready
+from ..support import FAKE, Ledger, ready
 
 
 def test_the_largest_job_is_assigned_and_disturbs_no_other() -> None:
@@ -77,3 +81,120 @@ async def test_an_id_twice_at_once_is_one_conflict() -> None:
             outcomes.append(0)
     await writer.close()
     assert [bool(outcome) for outcome in outcomes] == [True, True, True, False]
+
+
+# ---- scheduling -------------------------------------------------------------------------------
+
+
+def _lenders(*zones: str) -> Ledger:
+    """Nodes of 4 cpus, all lent by `owner` to `bor`."""
+    ledger = Ledger()
+    ledger.lead()
+    for index, zone in enumerate(zones):
+        ledger.join(f"n{index}", cpus=4, labels={"zone": zone})
+    ledger.settle()
+    for index in range(4 * len(zones)):
+        ledger.submit(f"b{index}", tenant="bor")
+    ledger.settle()
+    return ledger
+
+
+def _in_a_cohort(ledger: Ledger, owned: int) -> None:
+    ledger.put("ev.admin.tenant_set", TenantSet(tenant="owner", cpu_millis=owned, cohort="c"))
+    ledger.put("ev.admin.tenant_set", TenantSet(tenant="bor", cpu_millis=0, cohort="c"))
+
+
+def test_nobody_gives_way_to_an_owner_s_job_that_no_node_may_take() -> None:
+    ledger = _lenders("x", "x")
+    _in_a_cohort(ledger, 8_000)
+    ledger.submit("o", replace(FAKE, node_labels={"zone": "y"}), tenant="owner")
+    ledger.settle()
+    assert not [run for run in ledger.state.runs.values() if run.stop_reason]
+
+
+def test_an_owner_that_waited_before_it_owned_anything_gets_back_what_is_lent() -> None:
+    """Its jobs had been set aside for want of room, until a node gained some."""
+    ledger = _lenders("x")
+    ledger.submit("o", tenant="owner")
+    ledger.settle()
+    _in_a_cohort(ledger, 4_000)
+    ledger.settle()
+    assert [run.stop_reason for run in ledger.state.runs.values()].count("preempted") == 1
+
+
+def test_a_node_that_comes_back_without_its_gpus_is_laid_out_anew() -> None:
+    ledger = Ledger()
+    ledger.lead()
+    for name in ("a", "b"):
+        ledger.join(name, cpus=4, gpus=("A100",) * 4)
+    ledger.put("ev.admin.policy_set", PolicySet(name="best-fit"))
+    ledger.settle()
+    ledger.decide()
+    ledger.join("b", cpus=4)
+    ledger.submit("j")
+    ledger.settle()
+    assert ledger.job("j").node == "b"
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "said"),
+    [
+        ("order=drf,sweep_every=" + "9" * 5_000, {}, "parameter sweep_every is an integer"),
+        ("best-fit", {"score": "fgd" + " " * 197 + ",bogus"}, "at most 200 characters"),
+    ],
+    ids=["digits", "score"],
+)
+def test_no_choice_of_a_policy_makes_deciding_fail(name: str, params: dict[str, int | str], said: str) -> None:
+    ledger = ready()
+    ledger.put("ev.admin.policy_set", PolicySet(name=name, params=params))
+    ledger.settle()
+    assert said in ledger.state.recent_anomalies[-1].detail
+    ledger.submit("j")
+    ledger.settle()
+    assert ledger.job("j").state == "assigned"
+
+
+def test_a_scheduler_without_the_policy_in_force_leaves_the_lead_to_others() -> None:
+    ledger = ready()
+    ledger.state.policy = PolicyChoice("fgd", 2, {})
+    core = SchedulerCore("old", ledger.state)
+    assert core.claim("n") is None
+    assert core.lacks() == "fgd/2"
+    assert forecast(ledger.state, 0) == {}
+
+
+def test_the_weight_of_everybody_counts_for_who_has_none() -> None:
+    ledger = Ledger()
+    ledger.lead()
+    ledger.join(cpus=10)
+    ledger.put("ev.admin.policy_set", PolicySet(name="drf"))
+    ledger.put("ev.admin.tenant_set", TenantSet(tenant="*", weight=4))
+    ledger.put("ev.admin.tenant_set", TenantSet(tenant="x", weight=1))
+    ledger.settle()
+    for index in range(10):
+        for tenant in ("x", "y"):
+            ledger.submit(f"{tenant}{index}", tenant=tenant)
+    ledger.settle()
+    tenants = [run.key[0] for run in ledger.state.runs.values()]
+    assert (tenants.count("x"), tenants.count("y")) == (2, 8)
+
+
+def test_a_job_released_before_anybody_looked_at_it_starts() -> None:
+    ledger = ready()
+    ledger.submit("j", replace(FAKE, hold=True))
+    ledger.ask("j", "release_requested", ReleaseRequested())
+    ledger.settle()
+    assert ledger.job("j").state == "assigned"
+
+
+def test_a_drained_node_that_is_empty_is_nothing_to_wake_up_for() -> None:
+    ledger = ready()
+    ledger.submit("j", replace(FAKE, on_lost="fail"))
+    ledger.settle()
+    ledger.put("ev.admin.node_drained", NodeDrained(node="n1", deadline_ms=5_000))
+    ledger.settle()
+    planner = Planner(ledger.state)
+    assert planner.next_due_ms(ledger.state) == ledger.state.nodes["n1"].drain_at_ms
+    ledger.settle(ledger.state.clock_ms + 6_000)
+    planner.sync(ledger.state)
+    assert planner.next_due_ms(ledger.state) is None
