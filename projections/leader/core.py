@@ -109,11 +109,12 @@ class SchedulerCore:
         self.fold_to = self.epoch
 
     def heard(self, node: str, session: int, hb_seq: int, mono_ms: int) -> None:
-        """A heartbeat was read from HB."""
+        """A heartbeat was read from HB. Names that never joined are not remembered: anybody may write there."""
         if hb_seq <= self.liveness.hb_seq:  # HB was made anew: what we know of silence is void
             self.liveness.restart(self.state, mono_ms)
         self.liveness.hb_seq = hb_seq
-        self.liveness.hear(node, session, hb_seq, mono_ms)
+        if node in self.state.nodes:
+            self.liveness.hear(node, session, hb_seq, mono_ms)
 
     def marker_read(self, hb_seq: int) -> None:
         """A marker (anybody's) was read from HB."""

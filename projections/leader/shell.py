@@ -249,7 +249,8 @@ class Scheduler:
                 if beat is None:
                     self.core.marker_read(seq)
                     continue
-                self.beats[node] = (now, beat)
+                if node in self.core.state.nodes:
+                    self.beats[node] = (now, beat)
                 self.core.heard(node, beat.session, seq, now)
             self._moved.set()
 

@@ -319,3 +319,12 @@ def test_a_claim_names_the_scheduler() -> None:
     write = core.claim("n")
     assert write is not None
     assert codec.decode("ev.leader", write.messages[0].payload) == LeaderClaimed(leader="a", nonce="n", version="9")
+
+
+def test_heartbeats_of_names_that_never_joined_are_not_remembered() -> None:
+    core = SchedulerCore("s1", ready().state)
+    for index in range(1_000):
+        core.heard(f"nobody{index}", 1, index + 1, 0)
+    core.heard("n1", 99, 1_001, 0)
+    assert list(core.liveness.heard) == ["n1"]
+    assert core.liveness.hb_seq == 1_001
