@@ -11,6 +11,7 @@ from eventsched.nats_server import NatsServer
 from eventsched.telemetry import configure_logging
 
 from .cluster import Cluster
+from .turns import turn
 
 FAILED = pytest.StashKey[bool]()
 configure_logging(level="error")
@@ -62,6 +63,13 @@ async def cluster(request: pytest.FixtureRequest, tmp_path: Path, nats_server: N
     await made.stop()
     if request.node.stash.get(FAILED, False):
         print(made.words())
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool, bool]:
+    """Each test in its turn; time spent waiting for it does not count."""
+    with turn(item.get_closest_marker("alone") is not None):
+        return (yield)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

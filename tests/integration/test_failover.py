@@ -49,6 +49,7 @@ async def _first_assign_of(client: Client, epoch: int) -> None:
         await feed.close()
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(300)
 async def test_kill_9_of_the_leader_under_load(cluster: Cluster) -> None:
     """Twenty kills: each time another leads and assigns within three seconds; no job is lost, doubled or stuck."""
