@@ -17,6 +17,7 @@ from eventsched.cli.common import Output, print_json
 from eventsched.cli.tables import show
 from eventsched.errors import InvalidSpec
 from eventsched.events import NodeJoined
+from eventsched.garbage import collect_rarely
 from eventsched.projections.simulation.engine import parse_policy
 from eventsched.projections.simulation.placement import Inflation, Outcome, Summary, summarise
 from eventsched.projections.simulation.readers.openb import Pod, read_nodes, read_pods
@@ -80,7 +81,7 @@ def outcomes(tasks: list[Task], workers: int) -> list[Outcome]:
     """All runs, several at a time."""
     if workers == 1 or len(tasks) == 1:
         return [run(task) for task in tasks]
-    with ProcessPoolExecutor(min(workers, len(tasks)), get_context("forkserver")) as pool:
+    with ProcessPoolExecutor(min(workers, len(tasks)), get_context("forkserver"), collect_rarely) as pool:
         return list(pool.map(run, tasks))
 
 
