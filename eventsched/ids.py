@@ -11,7 +11,8 @@ from __future__ import annotations
 import re
 
 ID_RULE = "1 to 64 characters: letters, digits, '_' and '-', the first a letter or a digit"
-ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
+ID_MAX = 64
+ID_PATTERN = rf"[A-Za-z0-9][A-Za-z0-9_-]{{0,{ID_MAX - 1}}}"
 _ID = re.compile(ID_PATTERN)
 _MEMBER = re.compile(rf"({ID_PATTERN})\.(0|[1-9][0-9]{{0,8}})")
 

@@ -145,17 +145,17 @@ class History:
         """A fold goes on from the state at `seq`: the sequence up to which must be filled in (0 = nothing)."""
         if self.base >= seq:
             self._set_meta("live_from", "0")
-        else:
-            live_from, live_to = self.live_from, int(self._meta("live_to") or 0)
-            if not live_from or not live_from <= seq <= live_to:
+        elif not 0 < self.live_from <= seq <= int(self._meta("live_to") or 0):
+            with self._transaction():
                 self._set_meta("live_from", str(seq))
+                self._set_meta("live_to", str(seq))  # nothing is written behind it yet, whatever an earlier part had
         return self.live_from
 
     def filled(self, upto: int) -> None:
         """The gap up to `upto` has been filled: the two parts are one."""
         with self._transaction():
             if self.live_from and upto >= self.live_from:
-                self._set_meta("base", self._meta("live_to") or str(upto))
+                self._set_meta("base", str(max(upto, int(self._meta("live_to") or 0))))
                 self._set_meta("live_from", "0")
 
     def _meta(self, name: str) -> str:

@@ -17,6 +17,7 @@ from eventsched.events import NodeLost, NodeRecovered, NodeSuspected
 from eventsched.log.port import Entry
 from eventsched.projections.cluster.evolve import evolve
 from eventsched.projections.cluster.state import ClusterState
+from eventsched.projections.replica import Replica
 from eventsched.projections.scheduling.decide import decide
 from eventsched.projections.scheduling.planner import Planner
 from eventsched.projections.scheduling.policies import POLICIES
@@ -77,21 +78,24 @@ class _Redeciding:
         return self.found
 
 
-def redecide(entries: Iterable[Entry]) -> Redecided:
-    """Decide every round of a whole log again. Rounds a fold calls void (garbage) are passed over."""
+def redecide(entries: Iterable[Entry], replica: Replica | None = None) -> Redecided:
+    """Decide every round of a whole log again. Rounds a fold calls void (garbage) are passed over.
+
+    replica: a fresh one, which folds the log to its end by the way. Raises UpgradeNeeded.
+    """
     log = list(entries)
     assert [entry.seq for entry in log] == list(range(1, len(log) + 1)), "a whole log, from its first event"
-    again, state = _Redeciding(log), ClusterState()
+    folding = replica or Replica(ClusterState())
+    again, state = _Redeciding(log), folding.state
     first: Decision | None = None
     collected: Round = []
     for entry in log:
-        event = codec.decode(entry.subject, entry.payload)
         before = state.rounds
-        evolve(state, Recorded(entry.seq, entry.at_ms, entry.subject, event))
-        state.changes.forget_touched()
-        state.changes.ended.clear()
-        if state.rounds > before and isinstance(event, Decision):
-            first, collected = event, []
+        folding.fold_entries([entry])
+        if state.rounds > before:
+            event = codec.decode(entry.subject, entry.payload)
+            if isinstance(event, Decision):
+                first, collected = event, []
         if first is None or state.round_end != entry.seq:
             continue
         collected.append(entry)

@@ -42,12 +42,7 @@ async def replay_digest(options: LinkOptions, at: int = 0, from_snapshot: bool =
         )
     if at and state.seq < at:
         raise EventschedError(f"the log ends at sequence {state.seq}, before {at}")
-    if replica.mismatches:
-        seq, ours, recorded = replica.mismatches[0]
-        raise EventschedError(
-            f"the digest at sequence {seq} is {ours}, the log records {recorded}",
-            "this build folds that log differently from the leader that wrote it",
-        )
+    replica.refuse_mismatch()
     return {
         "seq": state.seq,
         "digest": digest(state),

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import structlog
 
 from eventsched import codec
-from eventsched.errors import UpgradeNeeded
+from eventsched.errors import EventschedError, UpgradeNeeded
 from eventsched.events import DigestRecorded
 from eventsched.log.port import Entry
 from eventsched.projections.cluster.digest import digest_of_image, encode_state
@@ -73,6 +73,15 @@ class Replica:
             if state.digest_every and seq % state.digest_every == 0:
                 self._take_digest(seq)
         self._hand_over()
+
+    def refuse_mismatch(self) -> None:
+        """Raises EventschedError when a digest the log records was not met."""
+        if self.mismatches:
+            seq, ours, recorded = self.mismatches[0]
+            raise EventschedError(
+                f"the digest at sequence {seq} is {ours}, the log records {recorded}",
+                "this build folds that log differently from the leader that wrote it",
+            )
 
     def _hand_over(self) -> None:
         changes = self.state.changes

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,12 @@ CALM_AGENT_TIMERS = ("--heartbeat", "1s")
 class Cluster:
     """Processes over one server; `stop` ends them all."""
 
-    def __init__(self, directory: Path, server: NatsServer) -> None:
+    def __init__(self, directory: Path, server: NatsServer, calm: bool = False) -> None:
+        """calm: with ordinary timers, not with short ones."""
         self.directory = directory
         self.server = server
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
-        self.calm = False
+        self.calm = calm
         self._clients: list[Client] = []
 
     # ---- processes ------------------------------------------------------------------------------
@@ -143,6 +144,16 @@ class Cluster:
             return view if view.state in states else None
 
         return await until(reached, timeout, f"job {job_id} to be {' or '.join(states)}")
+
+
+@contextlib.asynccontextmanager
+async def opened(directory: Path, server: NatsServer, *, calm: bool = False) -> AsyncIterator[Cluster]:
+    """A cluster over a server; in the end everything is stopped, the server too."""
+    made = Cluster(directory, server, calm)
+    try:
+        yield made
+    finally:
+        await made.stop()
 
 
 async def until(probe: Callable[[], Awaitable[Any]], timeout: float = 30, what: str = "it") -> Any:

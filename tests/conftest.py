@@ -10,7 +10,8 @@ import pytest
 from eventsched.nats_server import NatsServer
 from eventsched.telemetry import configure_logging
 
-from .cluster import Cluster
+from .cluster import Cluster, opened
+from .servers import TestServer, running
 from .turns import turn
 
 FAILED = pytest.StashKey[bool]()
@@ -31,36 +32,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.skip(reason="slow: run with --slow"))
 
 
-class TestServer(NatsServer):
-    """A server with one more user, `tester`, who may do everything: tests look behind the roles."""
-
-    __test__ = False
-
-    def _conf(self) -> str:
-        tester = f'{{ user: tester, password: "{self._password("tester")}" }}'
-        return (
-            super()
-            ._conf()
-            .replace("    users: [\n      { user: scheduler", f"    users: [ {tester}\n      {{ user: scheduler")
-        )
-
-
 @pytest.fixture
 async def nats_server(tmp_path: Path) -> AsyncIterator[NatsServer]:
     """A real nats-server over a directory of its own, on a free port."""
-    server = TestServer(tmp_path / "nats")
-    server.start()
-    await server.wait_ready()
-    yield server
-    server.stop()
+    async with running(TestServer(tmp_path / "nats")) as server:
+        yield server
 
 
 @pytest.fixture
 async def cluster(request: pytest.FixtureRequest, tmp_path: Path, nats_server: NatsServer) -> AsyncIterator[Cluster]:
-    """An empty real cluster; tests start what they need. What its processes said is shown on failure."""
-    made = Cluster(tmp_path, nats_server)
-    yield made
-    await made.stop()
+    """An empty real cluster; tests start what they need. What its processes said is shown on failure.
+
+    Under the mark `calm` its timers are the ordinary ones.
+    """
+    calm = request.node.get_closest_marker("calm") is not None
+    async with opened(tmp_path, nats_server, calm=calm) as made:
+        yield made
     if request.node.stash.get(FAILED, False):
         print(made.words())
 

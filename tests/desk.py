@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from eventsched.events import HoldRequested
 from eventsched.projections.history import History
 from eventsched.projections.queries import Queries
 from eventsched.query import GetRequest, ListRequest
@@ -31,6 +32,12 @@ class Desk:
             self.ledger.submit(job_id, spec, tenant)
         self.ledger.settle()
         self.tell()
+
+    def submit_array(self) -> None:
+        """Array a of 8: member 0 has ended, 1 to 4 have runs, 5 to 7 are not reached, of which 6 is held."""
+        self.submit("a", spec=JobSpec(driver="fake", array=8))
+        self.ledger.ask("a", "hold_requested", HoldRequested(member=6))
+        self.finish(1)
 
     def finish(self, count: int = 1_000, exit_code: int = 0) -> None:
         """End so many runs, the oldest first; what waits follows."""

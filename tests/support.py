@@ -9,13 +9,22 @@ from eventsched.projections.cluster.check import check
 from eventsched.projections.cluster.evolve import evolve
 from eventsched.projections.cluster.state import ClusterState, Job, Run
 from eventsched.projections.scheduling.decide import Proposed, decide
+from eventsched.projections.scheduling.fleet import Fleet
 from eventsched.projections.scheduling.planner import Planner
+from eventsched.projections.scheduling.quota import Usage
+from eventsched.projections.scheduling.waiting import why_waiting
 from eventsched.recorded import Recorded
-from eventsched.resources import Capacity, Gpu
+from eventsched.resources import Capacity, Gpu, Resources
 from eventsched.spec import FakeRun, JobSpec
 from eventsched.wire import Event
 
 FAKE = JobSpec(driver="fake", fake=FakeRun())
+
+
+def asking(cpus: int = 1, gpus: int = 0, model: str = "", memory: int = 0, **fields: object) -> JobSpec:
+    """A fake job that asks for so much."""
+    asked = Resources(cpu_millis=cpus * 1000, memory_bytes=memory, gpus=gpus, gpu_model=model)
+    return JobSpec(driver="fake", resources=asked, **fields)  # type: ignore[arg-type]
 
 
 class Ledger:
@@ -127,6 +136,13 @@ class Ledger:
     def run(self, seq: int) -> Run:
         """An open run."""
         return self.state.runs[seq]
+
+    def why(self, job_id: str, tenant: str = "t") -> tuple[str, str]:
+        """Why a job waits: the code, and the words."""
+        state = self.state
+        found = why_waiting(state, Fleet(state), Usage(state), self.job(job_id, tenant), state.clock_ms)
+        assert found is not None, f"{job_id} does not wait"
+        return found.code, found.detail
 
     def states(self) -> dict[str, str]:
         """Job id -> state."""

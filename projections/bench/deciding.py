@@ -18,7 +18,8 @@ from msgspec import Struct
 
 from eventsched import subjects
 from eventsched.bench import percentile
-from eventsched.cli.common import print_json
+from eventsched.cli.common import BIG, number, print_json
+from eventsched.errors import InvalidSpec
 from eventsched.events import ClusterCreated, LeaderClaimed, NodeJoined, PolicySet
 from eventsched.garbage import collect_rarely
 from eventsched.projections.cluster.evolve import evolve
@@ -28,6 +29,7 @@ from eventsched.projections.scheduling.decide import decide
 from eventsched.projections.scheduling.layouts import WHOLE
 from eventsched.projections.scheduling.needs import need_of
 from eventsched.projections.scheduling.planner import Class, Planner
+from eventsched.projections.simulation.engine import parse_policy
 from eventsched.recorded import Recorded
 from eventsched.resources import Capacity, Gpu, Resources
 from eventsched.spec import JobSpec
@@ -66,9 +68,10 @@ class World:
         self.dice = random.Random(seed)
         self.state = ClusterState()
         self._seq = 0
+        chosen = parse_policy(policy)
         self._put("ev.admin.cluster_created", ClusterCreated(cluster_id="bench"))
         self._put(subjects.LEADER, LeaderClaimed(leader="bench", nonce="bench"))
-        self._put("ev.admin.policy_set", PolicySet(name=policy))
+        self._put("ev.admin.policy_set", PolicySet(name=chosen.name, params=chosen.params))
         self._classes = _classes(self.dice)
         self._learn()
         for index in range(nodes):
@@ -136,7 +139,9 @@ class World:
         return placed
 
     def pick_ending(self) -> Running:
-        """A running job that ends now, any."""
+        """A running job that ends now, any. Raises InvalidSpec when there is none."""
+        if not self.running:
+            raise InvalidSpec("--nodes, --load: so little that no job runs", "give more nodes, or a higher load")
         index = self.dice.randrange(len(self.running))
         self.running[index], self.running[-1] = self.running[-1], self.running[index]
         one = self.running.pop()
@@ -166,10 +171,10 @@ def _classes(dice: random.Random) -> tuple[list[int], list[Resources]]:
 
 async def deciding(
     *,
-    nodes: Annotated[int, Parameter(help="nodes in the cluster")] = 10_000,
+    nodes: Annotated[int, number(1, BIG), Parameter(help="nodes in the cluster")] = 10_000,
     policy: Annotated[str, Parameter(help="the policy that decides")] = "best-fit",
-    load: Annotated[int, Parameter(help="percent of all GPUs in use")] = 85,
-    steps: Annotated[int, Parameter(help="decisions to measure")] = 20_000,
+    load: Annotated[int, number(1, 100), Parameter(help="percent of all GPUs in use")] = 85,
+    steps: Annotated[int, number(1, BIG), Parameter(help="decisions to measure")] = 20_000,
     seed: Annotated[int, Parameter(help="of the draws")] = 1,
 ) -> None:
     """Place jobs one by one in a nearly full cluster, without a log: the pure decision."""

@@ -197,11 +197,6 @@ def written_out(choice: PolicyChoice) -> PolicyChoice:
     return PolicyChoice(COMPOSED, choice.version, params | choice.params)
 
 
-def parse(text: str) -> PolicyChoice:
-    """A policy as it is typed: a name, or a composition (see `written_out`)."""
-    return written_out(PolicyChoice(text, 0, {}))
-
-
 def complete(policy: Policy, given: dict[str, int | str]) -> dict[str, int | str]:
     """All parameters of a policy, in order of name: as given, or their defaults."""
     defaults: dict[str, int | str] = {

@@ -6,7 +6,7 @@ import os
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import msgspec
 from cyclopts import Parameter
@@ -16,10 +16,13 @@ from rich.table import Table
 from eventsched.cli.common import Output, print_json
 from eventsched.cli.tables import show
 from eventsched.errors import InvalidSpec
-from eventsched.projections.cluster.state import PolicyChoice
-from eventsched.projections.scheduling.policies import parse, refuse
+from eventsched.events import NodeJoined
+from eventsched.garbage import collect_rarely
+from eventsched.projections.simulation.engine import parse_policy
 from eventsched.projections.simulation.placement import Inflation, Outcome, Summary, summarise
-from eventsched.projections.simulation.readers.openb import read_nodes, read_pods
+from eventsched.projections.simulation.readers.openb import Pod, read_nodes, read_pods
+from eventsched.projections.simulation.readers.source import Source
+from eventsched.projections.simulation.simulating import tell
 
 FIRST_SEED = 42
 DEFAULT = ("fgd", "best-fit", "first-fit", "packing", "dot-product", "random")
@@ -34,6 +37,7 @@ def placement(
     ] = None,
     seeds: Annotated[int, Parameter(help="so many orders of arrival; the mean is shown")] = 10,
     workers: Annotated[int, Parameter(help="processes; 0 = one for each core")] = 0,
+    skip_bad_rows: Annotated[bool, Parameter(help="leave out faulty rows and go on")] = False,
     output: Output = "table",
 ) -> None:
     """How much of all GPUs each policy fills before it must refuse: the published inflation protocol.
@@ -42,12 +46,20 @@ def placement(
     """
     if seeds < 1:
         raise InvalidSpec(f"--seeds: {seeds} is below 1")
-    choices = {text: checked(text) for text in dict.fromkeys(policy or DEFAULT)}
-    read_nodes(nodes), read_pods(pods)  # mistakes in the files show before anything starts
-    tasks = [(nodes, pods, text, seed) for text in choices for seed in range(FIRST_SEED, FIRST_SEED + seeds)]
+    policies = list(dict.fromkeys(policy or DEFAULT))
+    for text in policies:
+        parse_policy(text)
+    _, _, notes = _read(nodes, pods, skip_bad_rows)  # mistakes in the files show before anything starts
+    tell(notes)
+    tasks = [
+        Task(nodes, pods, text, seed, skip_bad_rows)
+        for text in policies
+        for seed in range(FIRST_SEED, FIRST_SEED + seeds)
+    ]
     found = outcomes(tasks, workers or os.cpu_count() or 1)
     summaries = {
-        text: summarise([one for task, one in zip(tasks, found, strict=True) if task[2] == text]) for text in choices
+        text: summarise([one for task, one in zip(tasks, found, strict=True) if task.policy == text])
+        for text in policies
     }
     if output == "json":
         print_json({text: msgspec.to_builtins(one) for text, one in summaries.items()})
@@ -55,32 +67,35 @@ def placement(
         show(_table(summaries))
 
 
-def checked(text: str) -> PolicyChoice:
-    """A policy as it is written on the command line; InvalidSpec when there is none like it."""
-    choice = parse(text)
-    why = refuse(choice)
-    if why:
-        raise InvalidSpec(f"--policy {text}: {why}", "see `eventsched policy list`")
-    return choice
+class Task(NamedTuple):
+    """One run of the protocol: on these files, under this policy. skip: leave out faulty rows."""
 
-
-Task = tuple[Path, Path, str, int]
-"""Nodes, pods, policy, seed."""
+    nodes: Path
+    pods: Path
+    policy: str
+    seed: int
+    skip: bool = False
 
 
 def outcomes(tasks: list[Task], workers: int) -> list[Outcome]:
     """All runs, several at a time."""
     if workers == 1 or len(tasks) == 1:
         return [run(task) for task in tasks]
-    with ProcessPoolExecutor(min(workers, len(tasks)), get_context("forkserver")) as pool:
+    with ProcessPoolExecutor(min(workers, len(tasks)), get_context("forkserver"), collect_rarely) as pool:
         return list(pool.map(run, tasks))
 
 
 def run(task: Task) -> Outcome:
     """One run of the protocol."""
-    nodes, pods, text, seed = task
-    choice = parse(text)
-    return Inflation(read_nodes(nodes), read_pods(pods), choice.name, choice.params).run(seed)
+    nodes, pods, _ = _read(task.nodes, task.pods, task.skip)
+    choice = parse_policy(task.policy)
+    return Inflation(nodes, pods, choice.name, choice.params).run(task.seed)
+
+
+def _read(nodes: Path, pods: Path, skip: bool) -> tuple[dict[str, NodeJoined], list[Pod], list[str]]:
+    """Nodes and pods of two files, and what was left out."""
+    first, second = Source(nodes, skip=skip), Source(pods, skip=skip)
+    return read_nodes(first), read_pods(second), first.notes + second.notes
 
 
 def _table(summaries: dict[str, Summary]) -> Table:

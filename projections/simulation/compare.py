@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
-import msgspec
+from msgspec.structs import replace
 
 from eventsched.projections.simulation import chance
 from eventsched.projections.simulation.engine import Options, Simulation, Sink
@@ -34,7 +34,7 @@ def compare(
     runs: Runs = {policy: [] for policy in policies}
     stories: dict[str, dict[str, object]] = {}
     for seed in range(seeds):
-        chances = replace(options, seed=seed)
+        chances = dataclasses.replace(options, seed=seed)
         played = resampled(workload, seed) if resample else workload
         for policy in policies:
             label = f"{policy} · seed {seed}" if seeds > 1 else policy
@@ -55,11 +55,13 @@ def _teller(progress: Progress, label: str, total: int) -> Callable[[int], None]
 
 
 def resampled(workload: Workload, seed: int) -> Workload:
-    """Jobs drawn from a workload, with replacement: ids and times of submission stay, the rest is drawn."""
-    count = len(workload.jobs)
+    """Jobs drawn from a workload, with replacement: the times of submission stay, the rest is drawn.
+
+    They are named by their place. None waits for another: a job that is drawn comes without the one it waited for.
+    """
     jobs = []
     for index, job in enumerate(workload.jobs):
-        drawn = workload.jobs[chance.below(count, seed, "resample", index)]
-        jobs.append(msgspec.structs.replace(drawn, submit_ms=job.submit_ms, job_id=job.job_id, tenant=drawn.tenant))
-    unique = {(job.tenant, job.job_id): job for job in jobs}
-    return Workload(list(unique.values()), workload.nodes, workload.notes)
+        drawn = workload.jobs[chance.below(len(workload.jobs), seed, "resample", index)]
+        alone = replace(drawn.spec, after_ok=(), after_any=())
+        jobs.append(replace(drawn, submit_ms=job.submit_ms, job_id=f"r{index}", spec=alone))
+    return Workload(jobs, workload.nodes, workload.notes)

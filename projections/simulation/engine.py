@@ -94,7 +94,7 @@ class Simulation:
         self._waiting_for = 0
         self._nodes = {node.node_id: node for node in workload.nodes}
         self._open: dict[int, OpenRun] = {}
-        self._left_ms: dict[tuple[str, int], int] = {}
+        self._left_ms: dict[str, dict[int, int]] = {}
         self._dependent = False
         self.submitted = 0
         self._create(workload.nodes, len(workload.jobs))
@@ -245,7 +245,7 @@ class Simulation:
         self._put(subjects.run(run.node), RunStarted(run=run.seq))
         record = run.record
         record.runs_on(run.node, self.now_ms)
-        left = self._left_ms.get((record.key, run.member))
+        left = self._left_ms.get(record.key, {}).get(run.member)
         takes = record.job.takes_ms(run.member, node.gpu_model) if left is None else left
         limit = record.job.spec.max_runtime_ms
         run.over_time = bool(limit) and takes > limit
@@ -264,7 +264,7 @@ class Simulation:
             run.record.stopped += 1
             if self.options.checkpoints:
                 useful = True
-                self._left_ms[(run.record.key, run.member)] = max(0, run.takes_ms - ran_ms)
+                self._left_ms.setdefault(run.record.key, {})[run.member] = max(0, run.takes_ms - ran_ms)
         run.record.ran_ms += ran_ms
         self.accounts.closed(run.held, run.since_ms, useful)
         ended = RunEnded(run=run.seq, outcome=outcome, exit_code=exit_code)  # type: ignore[arg-type]
@@ -284,6 +284,7 @@ class Simulation:
     def _settle(self, job: Job) -> None:
         record = self.records[job.key]
         record.ended(job)
+        self._left_ms.pop(job.key, None)
         self.accounts.jobs_in -= 1
         self.accounts.sojourn += job.finished_ms - job.submitted_ms
         if self.options.endless:

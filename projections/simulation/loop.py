@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from itertools import count
 
 import msgspec
+from msgspec.structs import replace
 
 from eventsched.events import NodeJoined, NodeLeaving, RunAssigned, RunEnded
+from eventsched.ids import ID_MAX, job_key
 from eventsched.projections.simulation.engine import START_MS, Options, Simulation
 from eventsched.projections.simulation.workload import SimJob, Workload
 from eventsched.recorded import Recorded
@@ -69,6 +72,7 @@ class Loop:
         self._sleep = sleep
         self._names: dict[int, str] = {}
         self._passes = 1
+        self._called = {job_key(job.tenant, job.job_id): job.job_id for job in workload.jobs}
         self.simulation: Simulation | None = None
         self._makeup = (workload, policy, options)
 
@@ -91,12 +95,26 @@ class Loop:
     def _again(self, simulation: Simulation) -> list[SimJob]:
         """The jobs that have ended, under new names; what still waits is not submitted twice."""
         self._passes += 1
-        waiting = {(record.job.tenant, _root(record.job.job_id)) for record in simulation.records.values()}
-        return [
-            msgspec.structs.replace(job, job_id=f"{job.job_id[:50]}-r{self._passes}")
-            for job in self._jobs
-            if (job.tenant, _root(job.job_id)) not in waiting
-        ]
+        called = self._called
+        own = [(job_key(job.tenant, job.job_id), job) for job in self._jobs]
+        ended = [(key, job) for key, job in own if job_key(job.tenant, called[key]) not in simulation.records]
+        taken = set(called) | set(simulation.records)
+        for key, job in ended:
+            called[key] = _new_name(job, self._passes, taken)
+        return [self._renamed(job) for _, job in ended]
+
+    def _renamed(self, job: SimJob) -> SimJob:
+        """The job by the name it has now, waiting for those it waits for by theirs."""
+
+        def now(job_id: str) -> str:
+            return self._called.get(job_key(job.tenant, job_id), job_id)
+
+        spec = replace(
+            job.spec,
+            after_ok=tuple(now(one) for one in job.spec.after_ok),
+            after_any=tuple(now(one) for one in job.spec.after_any),
+        )
+        return replace(job, job_id=now(job.job_id), spec=spec)
 
     def _saw(self, recorded: Recorded) -> None:
         event, at_s = recorded.event, (recorded.at_ms - START_MS) / 1000
@@ -117,7 +135,12 @@ class Loop:
             self._show(Action(at_s, "joined", node))
 
 
-def _root(job_id: str) -> str:
-    """A job's name without the mark of a later pass."""
-    root, mark, number = job_id.rpartition("-r")
-    return root if mark and number.isdecimal() else job_id[:50]
+def _new_name(job: SimJob, passes: int, taken: set[str]) -> str:
+    """A name for a later pass that nobody has; `taken` learns it."""
+    for number in count(1):
+        mark = f"-r{passes}" if number == 1 else f"-r{passes}-{number}"
+        name = job.job_id[: ID_MAX - len(mark)] + mark
+        if job_key(job.tenant, name) not in taken:
+            break
+    taken.add(job_key(job.tenant, name))
+    return name

@@ -17,18 +17,19 @@ from eventsched import codec
 from eventsched.errors import InvalidSpec
 from eventsched.log.port import Entry
 from eventsched.projections.cluster.digest import digest
-from eventsched.projections.cluster.evolve import evolve
 from eventsched.projections.cluster.state import ClusterState
 from eventsched.projections.redeciding import redecide
+from eventsched.projections.replica import Replica
 from eventsched.projections.simulation.readers.source import Source
 from eventsched.recorded import Recorded
+from eventsched.wire import Int
 
 
 class Line(Struct):
     """One line of the file."""
 
-    seq: int
-    at_ms: int
+    seq: Int
+    at_ms: Int
     subject: str
     payload: str
 
@@ -62,7 +63,7 @@ def read_log(path: Path) -> Iterator[Entry]:
     for place, text in source.lines():
         try:
             line = _decode(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise source.fatal(f"{place}: {error}", "a line is an object with seq, at_ms, subject, payload") from None
         if line.seq != expected:
             raise source.fatal(f"{place}: sequence {line.seq}, where {expected} belongs", "is the file complete?")
@@ -85,11 +86,12 @@ class Verified(Struct):
 
 
 def verify(path: Path) -> Verified:
-    """Fold a log from its start, and decide each of its rounds again on the state before it."""
-    entries, state = list(read_log(path)), ClusterState()
-    for seq, at_ms, subject, payload in entries:
-        evolve(state, Recorded(seq, at_ms, subject, codec.decode(subject, payload)))
-        state.changes.forget_touched()
-        state.changes.ended.clear()
-    found = redecide(entries)
+    """Fold a log from its start, and decide each of its rounds again on the state before it.
+
+    Raises EventschedError when the log is of a newer build, or a digest in it is not met.
+    """
+    state = ClusterState()
+    replica = Replica(state)
+    found = redecide(read_log(path), replica)
+    replica.refuse_mismatch()
     return Verified(state.seq, digest(state), found.rounds, found.differing, found.unknown, state.anomalies)

@@ -56,7 +56,7 @@ class Inputs:
         )
         if self.first:
             workload.jobs = workload.jobs[: self.first]
-        _tell(workload)
+        tell(workload.notes)
         return workload
 
 
@@ -86,6 +86,14 @@ class Looping:
     rounds: Annotated[int, number(0, BIG), Parameter(help="with --loop: stop after so many rounds")] = 0
     speed: Annotated[str, Parameter(help="with --loop: so many times as fast as real time; 0 = no waiting")] = "1"
 
+    def refuse(self, measuring: dict[str, bool]) -> None:
+        """UsageError for an option that would be without effect. measuring: those of a simulation that ends."""
+        watching = {"--rounds": self.rounds > 0, "--speed": self.speed != "1"}
+        with_loop, hint = ("with", "leave out one of them") if self.loop else ("without", "add --loop, or leave it out")
+        for name, given in (measuring if self.loop else watching).items():
+            if given:
+                raise UsageError(f"{name} has no effect {with_loop} --loop", hint)
+
 
 def simulate(
     *,
@@ -114,6 +122,7 @@ def simulate(
     if log is not None and (len(policies) > 1 or seeds > 1 or looping.loop):
         raise UsageError("--log: a log is of one policy and one seed", "give one --policy, without --seeds and --loop")
     speed, options = _speed(looping.speed), chances.options()
+    looping.refuse({"--csv": csv, "--jobs-detail": jobs_detail, "--resample": resample, "--seeds": seeds > 1})
     workload = inputs.read()
     if looping.loop:
         return _loop(workload, policies, options, output, looping.rounds, speed)
@@ -177,11 +186,12 @@ def _speed(text: str) -> float:
     return float(text)
 
 
-def _tell(workload: Workload) -> None:
-    for note in workload.notes[:NOTES_SHOWN]:
+def tell(notes: list[str]) -> None:
+    """Say what was skipped or assumed, the first of it, on stderr."""
+    for note in notes[:NOTES_SHOWN]:
         print(visible(f"note: {note}"), file=sys.stderr)
-    if len(workload.notes) > NOTES_SHOWN:
-        print(f"note: and {len(workload.notes) - NOTES_SHOWN} more like these", file=sys.stderr)
+    if len(notes) > NOTES_SHOWN:
+        print(f"note: and {len(notes) - NOTES_SHOWN} more like these", file=sys.stderr)
 
 
 @contextmanager

@@ -16,8 +16,11 @@ from eventsched.agents.drivers.fake import FakeDriver, FakeEngine
 from eventsched.agents.drivers.manual import ManualDriver
 from eventsched.agents.drivers.process import ProcessDriver
 from eventsched.agents.effects import Ended, Launch
+from eventsched.heartbeat import RunUsage
 from eventsched.new_ids import new_ulid
 from eventsched.spec import FakeRun, JobSpec
+
+from ..cluster import until
 
 REAL = ("docker", "process")
 
@@ -281,7 +284,9 @@ async def test_usage_of_what_runs(real: Kit) -> None:
     launch = real.launch("while true; do :; done")
     await real.driver.start(launch, _quiet)
     await real.driver.usage([launch.run])
-    await asyncio.sleep(1)
-    usage = (await real.driver.usage([launch.run]))[launch.run]
-    assert usage.cpu_percent > 10
-    assert usage.memory_bytes > 0
+
+    async def busy() -> RunUsage | None:
+        usage = (await real.driver.usage([launch.run])).get(launch.run)
+        return usage if usage is not None and usage.cpu_percent > 10 else None
+
+    assert (await until(busy, what="its use of the processor")).memory_bytes > 0

@@ -20,7 +20,7 @@ from tests.cluster import Cluster
 
 TRACE = Path(__file__).parents[1] / "data" / "batsim-medium" / "medium_late.json.gz"
 CPUS = 32
-SPEED = int(os.environ.get("BATSIM_SPEED", "400"))
+SPEED = int(os.environ.get("BATSIM_SPEED", "2000"))
 
 
 def workload() -> list[tuple[float, str, JobSpec]]:

@@ -16,6 +16,7 @@ from eventsched.projections.redeciding import redecide
 from ..cluster import Cluster, until
 from .terminal import Terminal
 
+pytestmark = pytest.mark.calm
 NODES = {
     "n1": ("--gpus", "A100:3", "--price", "3.00"),
     "n2": ("--gpus", "A100:1,H100:1", "--price", "2.00"),
@@ -25,7 +26,6 @@ NODES = {
 
 @pytest.fixture
 async def live(cluster: Cluster) -> Cluster:
-    cluster.calm = True
     cluster.scheduler("s1")
     for node, options in NODES.items():
         cluster.agent(node, "--cpus", "4", "--memory", "4G", *options, drivers=("docker",))

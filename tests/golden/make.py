@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 from eventsched.events import (
@@ -27,7 +28,7 @@ from eventsched.projections.scheduling.decide import stamp
 from eventsched.resources import Resources
 from eventsched.spec import JobSpec
 
-from ..simulation.story import Story
+from ..simulation.story import told
 from ..support import Ledger, ready
 from .replay import LOGS, fold, summary
 
@@ -133,15 +134,6 @@ def nodes_that_leave() -> Iterable[Entry]:
     return ledger.entries
 
 
-def _simulated(seed: int) -> Callable[[], Iterable[Entry]]:
-    def make() -> Iterable[Entry]:
-        story = Story(seed)
-        story.play()
-        return story.world.log.entries
-
-    return make
-
-
 STORIES: dict[str, Callable[[], Iterable[Entry]]] = {
     "garbage-typed-by-hand": garbage_typed_by_hand,
     "abort-races": abort_races,
@@ -149,9 +141,9 @@ STORIES: dict[str, Callable[[], Iterable[Entry]]] = {
     "arrays-and-dependencies": arrays_and_dependencies,
     "drain-and-requeue": drain_and_requeue,
     "nodes-that-leave": nodes_that_leave,
-    "troubles-seed-3": _simulated(3),
-    "troubles-seed-11": _simulated(11),
-    "troubles-seed-58": _simulated(58),
+    "troubles-seed-3": partial(told, 3),
+    "troubles-seed-11": partial(told, 11),
+    "troubles-seed-58": partial(told, 58),
 }
 
 

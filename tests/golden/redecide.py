@@ -17,7 +17,7 @@ import msgspec
 from eventsched.log.port import Entry
 from eventsched.projections.redeciding import redecide
 
-from ..simulation.story import Story
+from ..simulation.story import told
 from .replay import payload_of
 
 SEEDS = range(8)
@@ -28,13 +28,6 @@ def entries_of(path: Path) -> Iterable[Entry]:
     for text in path.read_text().splitlines():
         line = json.loads(text)
         yield Entry(line["seq"], line["at_ms"], line["subject"], payload_of(line))
-
-
-def told(seed: int) -> list[Entry]:
-    """The log of a simulated story."""
-    story = Story(seed)
-    story.play()
-    return story.world.log.entries
 
 
 def main(files: list[str]) -> None:

@@ -13,8 +13,9 @@ import pytest
 from eventsched.log.port import Entry
 from eventsched.projections.redeciding import redecide
 
+from ..simulation.story import told
 from ..support import FAKE, ready
-from .redecide import SEEDS, told
+from .redecide import SEEDS
 
 ROOT = Path(__file__).parents[2]
 PYTHON = os.environ.get("REDECIDE_PYTHON", sys.executable)
@@ -22,17 +23,10 @@ PYTHON = os.environ.get("REDECIDE_PYTHON", sys.executable)
 
 
 def test_simulated_stories_decide_alike_under_other_hash_seeds() -> None:
-    outputs = []
-    for hash_seed in ("0", "4242"):
-        done = subprocess.run(
-            [PYTHON, "-m", "tests.golden.redecide"],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONHASHSEED": hash_seed},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        outputs.append(json.loads(done.stdout))
+    environments = [{**os.environ, "PYTHONHASHSEED": seed} for seed in ("0", "4242")]
+    command = [PYTHON, "-m", "tests.golden.redecide"]
+    processes = [subprocess.Popen(command, cwd=ROOT, env=one, stdout=subprocess.PIPE) for one in environments]
+    outputs = [json.loads(process.communicate()[0]) for process in processes]
     assert outputs[0] == outputs[1]
     assert len(outputs[0]) == len(SEEDS)
     for found in outputs[0].values():

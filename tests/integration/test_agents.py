@@ -22,9 +22,8 @@ DOCKER = ("docker",)
 
 
 @pytest.fixture
-async def live(cluster: Cluster, request: pytest.FixtureRequest) -> AsyncIterator[Cluster]:
+async def live(cluster: Cluster) -> AsyncIterator[Cluster]:
     """A cluster with a scheduler, whose containers are removed in the end."""
-    cluster.calm = request.node.get_closest_marker("calm") is not None
     cluster.scheduler("s1")
     client = await cluster.ready(0)
     cluster_id = (await client.stats()).cluster_id
@@ -46,7 +45,11 @@ async def test_a_killed_agent_adopts_what_runs_and_reports_what_has_ended(live: 
     long = await _running(live, client, "echo before; sleep 4; echo after; exit 5")
     short = await _running(live, client, "sleep 0.8; echo done; exit 6")
     await live.kill("n1")
-    await asyncio.sleep(1)
+
+    async def over() -> bool:
+        return not (await containers_of(short.job_id))[0]["State"]["Running"]
+
+    await until(over, what="the short one to end while nobody looks")
     live.agent("n1", drivers=DOCKER)
     ended = await client.wait(short.job_id, timeout=20)
     assert (ended.state, ended.exit_code, ended.attempt) == ("failed", 6, 1), "it ended while nobody looked"
@@ -74,6 +77,16 @@ async def test_an_agent_killed_before_a_start_leaves_no_half_runs(live: Cluster)
     assert (view.state, view.members) == ("succeeded", {"succeeded": 12})
     for index in range(12):
         await _one_after_the_other(f"{job.job_id}.{index}")
+
+
+async def _moved(client: Client, job_id: str) -> JobView:
+    """The job, once it runs on n2."""
+
+    async def moved() -> JobView | None:
+        view = await client.get(job_id)
+        return view if view.state == "running" and view.node == "n2" else None
+
+    return await until(moved, what="the job to run on n2")  # type: ignore[no-any-return]
 
 
 async def _one_after_the_other(job_id: str) -> None:
@@ -109,7 +122,6 @@ async def test_orphans_are_removed_after_a_grace_time_and_strangers_are_left_alo
 
     live.agent("n1", "--orphan-grace", "1s", "--orphans-dry-run", drivers=DOCKER)
     await live.ready(1)
-    await asyncio.sleep(1)
 
     async def gone() -> bool:
         return not await there(orphan)
@@ -151,12 +163,7 @@ async def test_the_leash_stops_the_first_container_before_the_second_starts(live
             await live.kill("n1")
         case "frozen":
             live.signal("n1", signal.SIGSTOP)
-
-    async def elsewhere() -> JobView | None:
-        view = await client.get(job.job_id)
-        return view if view.state == "running" and view.node == "n2" else None
-
-    moved = await until(elsewhere, 30, "the job to run on n2")
+    moved = await _moved(client, job.job_id)
     assert (moved.losses, moved.failures) == (1, 0)
     first, second = await containers_of(job.job_id)
     stopped, started = engine_time(first["State"]["FinishedAt"]), engine_time(second["State"]["StartedAt"])
@@ -290,13 +297,7 @@ async def test_an_agent_that_leaves_hands_its_runs_back(live: Cluster) -> None:
     live.agent("n2", drivers=DOCKER)
     await live.ready(2)
     assert await live.end("n1") == 0
-
-    async def moved() -> bool:
-        view = await client.get(job.job_id)
-        return view.state == "running" and view.node == "n2"
-
-    await until(moved, what="the job to run on n2")
-    view = await client.get(job.job_id)
+    view = await _moved(client, job.job_id)
     assert (view.losses, view.failures, (await client.node("n1")).state) == (1, 0, "left")
 
 
@@ -308,12 +309,7 @@ async def test_drain_moves_runs_and_uncordon_takes_new_ones(live: Cluster) -> No
     live.agent("n2", drivers=DOCKER)
     await live.ready(2)
     await client.drain("n1", now=True)
-
-    async def moved() -> bool:
-        view = await client.get(job.job_id)
-        return view.state == "running" and view.node == "n2"
-
-    await until(moved, what="the job to run on n2")
+    await _moved(client, job.job_id)
     assert (await client.node("n1")).draining
     await client.uncordon("n1")
     assert not (await client.node("n1")).cordoned

@@ -16,6 +16,8 @@ from eventsched.errors import NoServer, SettingsError
 from eventsched.log.link import LinkOptions, connect
 from eventsched.nats_server import NatsServer
 
+from ..servers import running
+
 
 def _pair(prefix: int) -> nkeys.KeyPair:
     return nkeys.from_seed(nkeys.encode_seed(secrets.token_bytes(32), prefix))
@@ -47,11 +49,9 @@ class _Asking(NatsServer):
         return f"listen: 127.0.0.1:{self.port}\n{self.users}\n"
 
 
-async def _served(tmp_path: Path, users: str) -> NatsServer:
+def _asking(tmp_path: Path, users: str) -> _Asking:
     server = _Asking(tmp_path / "nats")
     server.users = users
-    server.start()
-    await server.wait_ready()
     return server
 
 
@@ -59,16 +59,14 @@ async def test_a_seed_is_taken_as_text_and_as_a_file(tmp_path: Path) -> None:
     user, other = _pair(nkeys.PREFIX_BYTE_USER), _pair(nkeys.PREFIX_BYTE_USER)
     file = tmp_path / "user.nk"
     file.write_text(f"# of the scheduler\n{user.seed.decode()}\n")
-    server = await _served(tmp_path, f"authorization {{ users: [ {{ nkey: {user.public_key.decode()} }} ] }}")
-    try:
+    users = f"authorization {{ users: [ {{ nkey: {user.public_key.decode()} }} ] }}"
+    async with running(_asking(tmp_path, users)) as server:
         for given in (user.seed.decode(), f"{user.seed.decode()}\n", str(file)):
             link = await connect(LinkOptions(url=server.url, nkey_seed=given), "test")
             assert link.connected.is_set()
             await link.close()
         with pytest.raises(NoServer, match="refuses these credentials"):
             await connect(LinkOptions(url=server.url, nkey_seed=other.seed.decode()), "test")
-    finally:
-        server.stop()
 
 
 async def test_a_creds_file_is_taken(tmp_path: Path) -> None:
@@ -83,17 +81,14 @@ async def test_a_creds_file_is_taken(tmp_path: Path) -> None:
         f"-----BEGIN NATS USER JWT-----\n{token}\n------END NATS USER JWT------\n\n"
         f"-----BEGIN USER NKEY SEED-----\n{user.seed.decode()}\n------END USER NKEY SEED------\n"
     )
-    server = await _served(
-        tmp_path,
+    users = (
         f"operator: {_jwt(operator, operator, 'O', {'type': 'operator'})}\nresolver: MEMORY\n"
-        f"resolver_preload: {{ {account.public_key.decode()}: {accounts} }}",
+        f"resolver_preload: {{ {account.public_key.decode()}: {accounts} }}"
     )
-    try:
+    async with running(_asking(tmp_path, users)) as server:
         link = await connect(LinkOptions(url=server.url, credentials_file=str(creds)), "test")
         assert link.connected.is_set()
         await link.close()
-    finally:
-        server.stop()
 
 
 @pytest.mark.parametrize("seed", ["SUAnonsense", "SUACSSL3UAHUDXKFSNVUZRF5UHPMWZ7BFDTJ7M6USDXIEDNPPQYYYCU3VW", ""])

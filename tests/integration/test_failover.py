@@ -110,8 +110,7 @@ async def _assigned_once_each(client: Client, jobs: list[str]) -> None:
             if isinstance(event, RunAssigned):
                 assigned[event.job] = assigned.get(event.job, 0) + 1
     await feed.close()
-    assert assigned == dict.fromkeys(jobs, 1) or sorted(assigned) == sorted(jobs)
-    assert set(assigned.values()) == {1}
+    assert assigned == dict.fromkeys(jobs, 1)
 
 
 async def test_a_frozen_leader_that_wakes_up_is_fenced_and_steps_down(cluster: Cluster) -> None:
@@ -131,12 +130,15 @@ async def test_a_frozen_leader_that_wakes_up_is_fenced_and_steps_down(cluster: C
     job = await client.submit(driver="fake")
     assert (await client.wait(job.job_id, timeout=20)).state == "succeeded"
     cluster.signal("s1", signal.SIGCONT)
-    await asyncio.sleep(2.5)
-    assert (await _leader(client))[1] == "s2", "the sleeper does not take the lead back"
+
+    async def stepped_down() -> bool:
+        return "role=standby" in cluster.log("s1").read_text()
+
+    await until(stepped_down, what="the sleeper to notice")
     jobs = [await client.submit(driver="fake") for _ in range(5)]
     for one in jobs:
         assert (await client.wait(one.job_id, timeout=20)).attempt == 1
-    assert "role=standby" in cluster.log("s1").read_text()
+    assert (await _leader(client))[1] == "s2", "the sleeper does not take the lead back"
     stats = await client.stats()
     assert stats.anomalies == {}, "the fence refused what the sleeper wrote: nothing of it is in the log"
 

@@ -26,8 +26,9 @@ from eventsched.projections.leader.service import serve
 from eventsched.query import NodesRequest
 from eventsched.spec import FakeRun, JobSpec
 
-from ..cluster import Cluster
+from ..cluster import opened
 from ..production import ProductionServer
+from ..servers import running
 
 TARGETS = (
     "ev.leader",
@@ -46,11 +47,8 @@ OWN = "ev.job.acme.forged.submitted"
 
 @pytest.fixture
 async def production(tmp_path: Path) -> AsyncIterator[NatsServer]:
-    server = ProductionServer(tmp_path / "nats")
-    server.start()
-    await server.wait_ready()
-    yield server
-    server.stop()
+    async with running(ProductionServer(tmp_path / "nats")) as server:
+        yield server
 
 
 async def _nodes(_: NodesRequest, __: str) -> list[str]:
@@ -151,8 +149,7 @@ async def test_the_query_service_answers_nothing_but_inboxes(nats_server: NatsSe
 
 
 async def test_a_tenant_can_do_all_it_should(production: NatsServer, tmp_path: Path) -> None:
-    cluster = Cluster(tmp_path, production)
-    try:
+    async with opened(tmp_path, production) as cluster:
         cluster.scheduler()
         cluster.agent("n1", drivers=("fake", "process"))
         operator = await cluster.ready(1)
@@ -168,8 +165,6 @@ async def test_a_tenant_can_do_all_it_should(production: NatsServer, tmp_path: P
         await operator.abort(job.job_id)
         assert (await operator.wait(job.job_id, timeout=30)).state == "aborted"
         assert [view.tenant for view in await operator.tenants()] == ["acme"]
-    finally:
-        await cluster.stop()
 
 
 async def _submits_and_reads(acme: Client) -> None:

@@ -15,14 +15,13 @@ from eventsched.spec import FakeRun
 
 from ..cluster import Cluster, until
 
+pytestmark = pytest.mark.calm
 PROCESS = ("process",)
 CHECKPOINT = "trap 'sleep 0.3; echo saved; exit 0' TERM; echo began; while :; do sleep 0.05; done"
 
 
-@pytest.mark.calm
 @pytest.mark.parametrize("how", ["signal", "file", "command"])
 async def test_a_spot_notice_stops_runs_with_time_to_save_and_they_wait_again(cluster: Cluster, how: str) -> None:
-    cluster.calm = True
     cluster.scheduler("s1")
     gone = cluster.directory / "gone"
     options = {"signal": [], "file": ["--spot-file", str(gone)], "command": ["--spot-command", f"test -e {gone}"]}[how]
@@ -54,9 +53,7 @@ async def test_a_spot_notice_stops_runs_with_time_to_save_and_they_wait_again(cl
     await client.wait(job.job_id, timeout=30)
 
 
-@pytest.mark.calm
 async def test_a_gang_finds_its_head_and_restarts_as_one(cluster: Cluster) -> None:
-    cluster.calm = True
     cluster.scheduler("s1")
     for name in ("n1", "n2"):
         cluster.agent(name, "--cpus", "2", drivers=PROCESS)
@@ -90,9 +87,7 @@ async def test_a_gang_finds_its_head_and_restarts_as_one(cluster: Cluster) -> No
     assert (await client.wait(job.job_id, timeout=30)).state == "aborted"
 
 
-@pytest.mark.calm
 async def test_a_preemptor_gets_the_place_its_victims_leave(cluster: Cluster) -> None:
-    cluster.calm = True
     cluster.scheduler("s1")
     cluster.agent("n1", "--cpus", "2")
     client = await cluster.ready(1)

@@ -22,6 +22,7 @@ from eventsched.nats_server import NatsServer
 from eventsched.spec import FakeRun, JobSpec
 
 from ..cluster import Cluster, until
+from ..servers import running
 
 CREATED = codec.encode(ClusterCreated(cluster_id="test"))
 
@@ -125,9 +126,9 @@ async def test_garbage_is_seen_by_every_reader_and_stops_nothing(cluster: Cluste
     raw.close()
 
 
+@pytest.mark.calm
 async def test_the_server_stopped_and_started(cluster: Cluster) -> None:
     """Everybody reconnects, nothing acknowledged is lost, runs go on."""
-    cluster.calm = True
     cluster.scheduler()
     cluster.agent("n1", "--cpus", "20", drivers=("fake", "docker"))
     client = await cluster.ready(1)
@@ -142,9 +143,17 @@ async def test_the_server_stopped_and_started(cluster: Cluster) -> None:
             acknowledged.extend(one.job_id for one in results if isinstance(one, Submitted))
             await asyncio.sleep(0.02)
 
+    async def acknowledges() -> None:
+        before = len(acknowledged)
+
+        async def grown() -> bool:
+            return len(acknowledged) >= before + 20
+
+        await until(grown, what="submissions to be acknowledged")
+
     loading = asyncio.ensure_future(load())
     for how in ("stop", "kill"):
-        await asyncio.sleep(0.5)
+        await acknowledges()
         if how == "stop":
             await asyncio.to_thread(cluster.server.stop)
         else:
@@ -152,10 +161,9 @@ async def test_the_server_stopped_and_started(cluster: Cluster) -> None:
         await asyncio.sleep(1)
         cluster.server.start()
         await cluster.server.wait_ready()
-    await asyncio.sleep(1)
+    await acknowledges()
     stop.set()
     await asyncio.wait_for(loading, 60)
-    assert len(acknowledged) > 50
     for job_id in acknowledged:
         assert (await client.wait(job_id, timeout=60)).state == "succeeded"
     view = await client.wait(long.job_id, timeout=30)
@@ -166,8 +174,8 @@ async def test_the_server_stopped_and_started(cluster: Cluster) -> None:
     assert stats.digest_mismatches == 0
 
 
+@pytest.mark.calm
 async def test_an_acknowledged_submission_survives_kill_9_of_everything(cluster: Cluster) -> None:
-    cluster.calm = True
     cluster.scheduler()
     client = await cluster.ready(0)
     results = await client.submit_many([JobSpec(driver="fake", fake=FakeRun())] * 200)
@@ -305,9 +313,11 @@ async def test_a_full_store_stops_submissions_first(tmp_path: Path) -> None:
         def _conf(self) -> str:
             return super()._conf().replace(f"max_file: {16 * 1024**3}", "max_file: 6442450944")
 
-    server = SmallServer(tmp_path / "nats")
-    server.start()
-    await server.wait_ready()
+    async with running(SmallServer(tmp_path / "nats")) as server:
+        await _fills_up(server)
+
+
+async def _fills_up(server: NatsServer) -> None:
     link = await connect(server.options("scheduler"), "t")
     await ensure_streams(link, 1, CREATED)
     client = await Client.connect(options=server.options("operator"))
@@ -325,7 +335,6 @@ async def test_a_full_store_stops_submissions_first(tmp_path: Path) -> None:
         await client.submit(driver="fake")
     await client.close()
     await link.close()
-    server.stop()
 
 
 @pytest.mark.parametrize("direct", [False, True])

@@ -19,26 +19,23 @@ from eventsched.projections.leader import service
 from eventsched.projections.leader.service import BY_TENANT
 from eventsched.query import NodesRequest, ReplicaReport
 
-from ..cluster import Cluster, until
+from ..cluster import Cluster, opened, until
 from ..production import ProductionServer
 from ..raw_nats import RawNats, raw_nats
+from ..servers import running
 
 LONG = {"driver": "fake", "fake": {"duration_ms": 600_000}}
 SHORT = {"driver": "fake"}
 
 
 @pytest.fixture
-async def operator(nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[RawNats]:
+async def operator(nats_server: NatsServer, cluster: Cluster) -> AsyncIterator[RawNats]:
     """A client of a cluster of one scheduler and one node, as operator."""
-    cluster = Cluster(tmp_path, nats_server)
-    try:
-        cluster.scheduler()
-        cluster.agent("n1", "--cpus", "64")
-        await cluster.ready(1)
-        async with raw_nats(nats_server) as client:
-            yield client
-    finally:
-        await cluster.stop()
+    cluster.scheduler()
+    cluster.agent("n1", "--cpus", "64")
+    await cluster.ready(1)
+    async with raw_nats(nats_server) as client:
+        yield client
 
 
 async def test_it_is_found_and_explains_itself(operator: RawNats) -> None:
@@ -189,18 +186,12 @@ async def test_too_many_requests_are_told_so_and_those_in_hand_are_answered_at_t
 
 
 async def test_a_tenant_speaks_for_itself_only(tmp_path: Path) -> None:
-    server = ProductionServer(tmp_path / "nats")
-    server.start()
-    cluster = Cluster(tmp_path, server)
-    try:
-        await server.wait_ready()
+    async with running(ProductionServer(tmp_path / "nats")) as server, opened(tmp_path, server) as cluster:
         cluster.scheduler()
         await cluster.ready(0)
         async with raw_nats(server) as operator, raw_nats(server, "acme") as acme:
             await _speaks_for_itself(operator, acme)
             await _is_found(acme)
-    finally:
-        await cluster.stop()
 
 
 async def _speaks_for_itself(operator: RawNats, acme: RawNats) -> None:
@@ -248,13 +239,9 @@ async def test_no_account_can_be_given_the_name_of_another(tmp_path: Path, stole
             assert right in super()._conf()
             return super()._conf().replace(right, stolen)
 
-    server = Slipped(tmp_path / "nats")
-    server.start()
-    try:
-        with pytest.raises(NoServer, match="not authorized"):
-            await server.wait_ready()
-    finally:
-        server.stop()
+    with pytest.raises(NoServer, match="not authorized"):
+        async with running(Slipped(tmp_path / "nats")):
+            pass
 
 
 # ---- what schedulers say of themselves --------------------------------------------------------------
@@ -263,11 +250,7 @@ async def test_no_account_can_be_given_the_name_of_another(tmp_path: Path, stole
 @pytest.mark.parametrize("kind", [NatsServer, ProductionServer])
 async def test_every_scheduler_reports_for_metrics(tmp_path: Path, kind: type[NatsServer]) -> None:
     """Across accounts, too."""
-    server = kind(tmp_path / "nats")
-    server.start()
-    cluster = Cluster(tmp_path, server)
-    try:
-        await server.wait_ready()
+    async with running(kind(tmp_path / "nats")) as server, opened(tmp_path, server) as cluster:
         link = await connect(server.options("operator"), "test")
         assert await ask_replicas(link) == []
         cluster.scheduler("s1")
@@ -292,5 +275,3 @@ async def test_every_scheduler_reports_for_metrics(tmp_path: Path, kind: type[Na
         await cluster.kill("s2")
         assert [one.scheduler for one in await ask_replicas(link)] == ["s1"]
         await link.close()
-    finally:
-        await cluster.stop()

@@ -64,7 +64,6 @@ def _started_from(cluster: Cluster, name: str = "s1") -> int:
 
 
 async def _begin(cluster: Cluster, *arguments: str) -> Client:
-    cluster.calm = True
     cluster.scheduler("s1", *arguments)
     cluster.agent("n1", "--cpus", "20")
     return await cluster.ready(1)

@@ -12,6 +12,7 @@ from eventsched.client import Client
 from ..cluster import Cluster, until
 from ..engine import docker, remove_all
 
+pytestmark = pytest.mark.calm
 REAL = ("process", "docker")
 SLOW = "trap 'echo stopping; sleep 2; exit 9' TERM; echo ready; while :; do sleep 0.05; done"
 STUBBORN = "trap 'echo stopping' TERM; echo ready; while :; do sleep 0.05; done"
@@ -19,7 +20,6 @@ STUBBORN = "trap 'echo stopping' TERM; echo ready; while :; do sleep 0.05; done"
 
 @pytest.fixture
 async def live(cluster: Cluster) -> AsyncIterator[Cluster]:
-    cluster.calm = True
     cluster.scheduler("s1")
     client = await cluster.ready(0)
     cluster_id = (await client.stats()).cluster_id

@@ -19,6 +19,7 @@ from eventsched.projections.scheduling.decide import Proposed, decide
 from eventsched.projections.scheduling.fleet import Fleet
 from eventsched.projections.scheduling.planner import Planner
 from eventsched.projections.simulation.readers.openb import Pod, read_nodes, read_pods
+from eventsched.projections.simulation.readers.source import Source
 from eventsched.recorded import Recorded
 from eventsched.resources import Resources
 from eventsched.spec import JobSpec
@@ -39,7 +40,7 @@ class _Story:
         ledger.put("ev.admin.policy_set", PolicySet(name=policy))
         self.state, self._seq, self._dice = ledger.state, ledger.state.seq, random.Random(seed)
         self._pods, self.digest = pods, hashlib.blake2b(digest_size=8)
-        for name, joined in islice(read_nodes(DATA / "openb_node_list_gpu_node.csv.gz").items(), 300, 360):
+        for name, joined in islice(read_nodes(Source(DATA / "openb_node_list_gpu_node.csv.gz")).items(), 300, 360):
             self.put(f"ev.node.{name}", joined)
         self._planner, self.placed = Planner(self.state), 0
         self.rounds()
@@ -77,7 +78,7 @@ def _bytes(proposed: list[Proposed]) -> bytes:
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_kept_rankings_decide_as_fresh_ones(policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    pods = read_pods(DATA / "openb_pod_list_gpuspec33.csv.gz")
+    pods = read_pods(Source(DATA / "openb_pod_list_gpuspec33.csv.gz"))
     digests = []
     for kept, many in ((1 << 24, 16), (0, 1), (0, 10**6)):  # all, few; rows as listed, always all or each once
         monkeypatch.setattr(ranking, "CELLS_MAX", kept)

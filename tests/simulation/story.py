@@ -18,7 +18,7 @@ from eventsched.events import (
     ReleaseRequested,
     RequeueRequested,
 )
-from eventsched.log.port import AppendError, Outgoing
+from eventsched.log.port import AppendError, Entry, Outgoing
 from eventsched.projections.cluster import rounds
 from eventsched.projections.cluster.check import check
 from eventsched.projections.cluster.digest import digest
@@ -253,3 +253,10 @@ def break_fence(monkeypatch: object) -> None:
     """The fold's own lock: with it in place a broken fence of the broker does no harm."""
     setattr_ = monkeypatch.setattr  # type: ignore[attr-defined]
     setattr_(rounds, "of_current_epoch", lambda *_: True)
+
+
+def told(seed: int) -> list[Entry]:
+    """The log of a story."""
+    story = Story(seed)
+    story.play()
+    return story.world.log.entries

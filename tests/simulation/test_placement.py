@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import csv
 import gzip
+import json
 import os
 from pathlib import Path
 from statistics import fmean
 
 import pytest
 
+from eventsched.errors import InvalidSpec
 from eventsched.projections.bench.deciding import measure
-from eventsched.projections.simulation.command import outcomes
+from eventsched.projections.simulation.command import Task, outcomes, placement
 from eventsched.projections.simulation.placement import Outcome, arrivals, gpu_millis, summarise
 from eventsched.projections.simulation.readers.openb import read_nodes, read_pods
-from eventsched.projections.simulation.readers.rows import BadFile
+from eventsched.projections.simulation.readers.source import Source
 
 DATA = Path(__file__).parents[1] / "data/openb"
 NODES = DATA / "openb_node_list_gpu_node.csv.gz"
@@ -34,9 +36,11 @@ def _pods(workload: str) -> Path:
 
 
 def _run(workload: str, policies: list[str], seeds: int) -> dict[str, list[Outcome]]:
-    tasks = [(NODES, _pods(workload), policy, seed) for policy in policies for seed in range(42, 42 + seeds)]
+    tasks = [Task(NODES, _pods(workload), policy, seed) for policy in policies for seed in range(42, 42 + seeds)]
     found = outcomes(tasks, os.cpu_count() or 1)
-    return {policy: [one for task, one in zip(tasks, found, strict=True) if task[2] == policy] for policy in policies}
+    return {
+        policy: [one for task, one in zip(tasks, found, strict=True) if task.policy == policy] for policy in policies
+    }
 
 
 def _published(workload: str, policy: str) -> float:
@@ -71,8 +75,8 @@ def test_fgd_is_as_good_as_published_on_every_workload(workload: str) -> None:
 
 
 def test_arrivals_ask_for_thirty_percent_more_than_there_is() -> None:
-    pods = read_pods(_pods("default"))
-    capacity = sum(len(node.capacity.gpus) for node in read_nodes(NODES).values()) * 1000
+    pods = read_pods(Source(_pods("default")))
+    capacity = sum(len(node.capacity.gpus) for node in read_nodes(Source(NODES)).values()) * 1000
     asked = arrivals(pods, capacity, seed=1)
     total = sum(gpu_millis(one) for one in asked)
     assert (len(pods), capacity) == (8_152, 6_212_000)
@@ -83,23 +87,23 @@ def test_arrivals_ask_for_thirty_percent_more_than_there_is() -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("name,cpu_milli,memory_mib,num_gpu\n", "pods.csv:1: the header lacks gpu_milli"),
-        ("name,cpu_milli,memory_mib,num_gpu,gpu_milli,colour\n", "has unknown columns colour"),
+        ("name,cpu_milli,memory_mib,num_gpu\n", "pods.csv: line 1: no column 'gpu_milli'"),
+        ("name,cpu_milli,memory_mib,num_gpu,gpu_milli,colour\n", "pods.csv, line 1, colour: unknown column"),
         (
             "name,cpu_milli,memory_mib,num_gpu,gpu_milli\na,1,1,0,0\nb,x,1,0,0\n",
-            "pods.csv:3: cpu_milli: 'x' is no integer",
+            "pods.csv, line 3, cpu_milli: 'x' is not a number",
         ),
         ("name,cpu_milli,memory_mib,num_gpu,gpu_milli\na,1,1,1,1001\n", "gpu_milli: 1001 is not between 0 and 1000"),
         ("name,cpu_milli,memory_mib,num_gpu,gpu_milli\na,1,1,2,500\n", "several GPUs can only be asked for whole"),
-        ("name,cpu_milli,memory_mib,num_gpu,gpu_milli\na,1\n", "num_gpu: is missing: the line is too short"),
+        ("name,cpu_milli,memory_mib,num_gpu,gpu_milli\na,1\n", "line 2: 2 values for 5 columns"),
         ("name,cpu_milli,memory_mib,num_gpu,gpu_milli\na,-1,1,0,0\n", "cpu_milli: -1 is not between"),
     ],
 )
 def test_a_bad_row_is_named_by_file_line_and_field(text: str, says: str, tmp_path: Path) -> None:
     path = tmp_path / "pods.csv"
     path.write_text(text)
-    with pytest.raises(BadFile, match=r"pods\.csv") as caught:
-        read_pods(path)
+    with pytest.raises(InvalidSpec, match=r"pods\.csv") as caught:
+        read_pods(Source(path))
     assert says in caught.value.message
 
 
@@ -107,22 +111,40 @@ def test_bad_nodes_and_files(tmp_path: Path) -> None:
     header = "sn,cpu_milli,memory_mib,gpu,model\n"
     path = tmp_path / "nodes.csv"
     for text, says in (
-        ("a,1,1,0,\na,1,1,0,\n", "nodes.csv:3: sn: 'a'"),
+        ("a,1,1,0,\na,1,1,0,\n", "nodes.csv, line 3, sn: 'a' stands twice"),
         ("a,1,1,2,\n", "model: is empty"),
-        ("a b,1,1,0,\n", "is no id of a node"),
+        ("a b,1,1,0,\n", "line 2, sn: 'a b' is not an id"),
     ):
         path.write_text(header + text)
-        with pytest.raises(BadFile) as caught:
-            read_nodes(path)
+        with pytest.raises(InvalidSpec) as caught:
+            read_nodes(Source(path))
         assert says in caught.value.message
-    with pytest.raises(BadFile, match="No such file"):
-        read_nodes(tmp_path / "none.csv")
-    (tmp_path / "broken.csv.gz").write_bytes(b"\x1f\x8b\x08rubbish")
-    with pytest.raises(BadFile):
-        read_nodes(tmp_path / "broken.csv.gz")
+    with pytest.raises(InvalidSpec, match="No such file"):
+        Source(tmp_path / "none.csv")
+    whole = NODES.read_bytes()
+    for damaged in (b"\x1f\x8b\x08rubbish", whole[:-20], whole[:500] + bytes(20) + whole[520:]):
+        (tmp_path / "broken.csv.gz").write_bytes(damaged)
+        with pytest.raises(InvalidSpec, match="cannot be unpacked"):
+            Source(tmp_path / "broken.csv.gz")
+
+
+def test_faulty_rows_may_be_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nodes, pods = tmp_path / "nodes.csv", tmp_path / "pods.csv"
+    nodes.write_text("sn,cpu_milli,memory_mib,gpu,model\nn,64000,64000,2,T4\n")
+    pods.write_text("name,cpu_milli,memory_mib,num_gpu,gpu_milli\na,1000,1,1,1000\nb,x,1,0,0\n")
+    with pytest.raises(InvalidSpec, match="line 3, cpu_milli"):
+        placement(nodes=nodes, pods=pods, policy=["fgd"], seeds=1)
+    placement(nodes=nodes, pods=pods, policy=["fgd"], seeds=1, skip_bad_rows=True, output="json")
+    said = capsys.readouterr()
+    assert json.loads(said.out)["fgd"]["allocation_mean"] == 100
+    assert "line 3, cpu_milli" in said.err
 
 
 def test_the_decision_benchmark_measures_a_nearly_full_cluster() -> None:
+    with pytest.raises(InvalidSpec, match="no policy 'nope'"):
+        measure(nodes=60, policy="nope", load=85, steps=300)
+    with pytest.raises(InvalidSpec, match="no job runs"):
+        measure(nodes=1, policy="fgd", load=1, steps=1)
     found = measure(nodes=60, policy="fgd", load=85, steps=300)
     assert list(found)[:3] == ["decisions_per_s", "p50_us", "p99_us"]
     assert found["gpus_in_use_percent"] > 75  # type: ignore[operator]

@@ -10,31 +10,32 @@ from .world import Sabotage
 SEEDS = 60
 
 
-def _caught_by(sabotage: Sabotage) -> tuple[int, str]:
-    for seed in range(SEEDS):
+def _caught_by(sabotage: Sabotage, first: int) -> str:
+    """What a seed noticed. first: to begin with, as it is known to notice; the others are tried after it."""
+    for seed in (first, *range(SEEDS)):
         try:
             Story(seed, sabotage).play()
         except AssertionError as error:
-            return seed, str(error)
+            return str(error)
     raise LookupError(f"{SEEDS} seeds did not notice {sabotage}")
 
 
 def test_a_broken_fence_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     break_fence(monkeypatch)
-    _, what = _caught_by(Sabotage(fence=True))
-    assert "seed" in what
+    what = _caught_by(Sabotage(fence=True), 12)
+    assert "runs twice" in what or "stuck" in what
 
 
 def test_a_start_that_is_not_deduplicated_is_caught() -> None:
-    _, what = _caught_by(Sabotage(dedup=True))
+    what = _caught_by(Sabotage(dedup=True), 0)
     assert "started twice" in what or "runs twice" in what
 
 
 def test_a_leash_that_does_not_bite_is_caught() -> None:
-    _, what = _caught_by(Sabotage(leash=True))
+    what = _caught_by(Sabotage(leash=True), 6)
     assert "runs twice" in what
 
 
 def test_an_agent_that_does_not_adopt_is_caught() -> None:
-    _, what = _caught_by(Sabotage(adopt=True))
+    what = _caught_by(Sabotage(adopt=True), 17)
     assert "runs twice" in what

@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from eventsched.errors import NotFound
-from eventsched.events import AbortRequested, HoldRequested, NodeDrained
+from eventsched.events import AbortRequested, NodeDrained
 from eventsched.heartbeat import Heartbeat, RunUsage
 from eventsched.projections.leader.answers import Answers
 from eventsched.projections.leader.core import SchedulerCore
@@ -35,10 +35,7 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
 
 @pytest.fixture
 def array(desk: Desk) -> Desk:
-    """Array a of 8: member 0 has ended, 1 to 4 have runs, 5 to 7 are not reached, of which 6 is held."""
-    desk.submit("a", spec=JobSpec(driver="fake", array=8))
-    desk.ledger.ask("a", "hold_requested", HoldRequested(member=6))
-    desk.finish(1)
+    desk.submit_array()
     return desk
 
 

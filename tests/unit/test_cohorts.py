@@ -5,12 +5,10 @@ from __future__ import annotations
 import pytest
 
 from eventsched.events import NodeJoined, RunAssigned, TenantSet
-from eventsched.projections.scheduling.fleet import Fleet
 from eventsched.projections.scheduling.needs import Need
 from eventsched.projections.scheduling.quota import BORROWS, LENT_OUT, LIMIT, POOL, Quotas
 from eventsched.projections.scheduling.reclaiming import Reclaiming
 from eventsched.projections.scheduling.usage import GPUS, RUNS, Usage
-from eventsched.projections.scheduling.waiting import why_waiting
 from eventsched.resources import Capacity, Gpu, Resources
 from eventsched.spec import JobSpec
 
@@ -65,13 +63,6 @@ def _stop(ledger: Ledger) -> None:
         ledger.ended(seq, "stopped", 143)
 
 
-def _why(ledger: Ledger, job_id: str, tenant: str) -> tuple[str, str]:
-    state = ledger.state
-    why = why_waiting(state, Fleet(state), Usage(state), ledger.job(job_id, tenant), state.clock_ms)
-    assert why is not None
-    return tuple(why)
-
-
 # ---- lending and borrowing --------------------------------------------------------------------
 
 
@@ -82,7 +73,7 @@ def test_what_nobody_uses_is_lent() -> None:
     ledger.settle()
     assert _running(ledger, "a") == 4, "its own 2 and the 2 of b"
     says = "asks 1 A100; tenant a holds 4 of 2, and cohort lab has no more to lend"
-    assert _why(ledger, "a5", "a") == ("quota", says)
+    assert ledger.why("a5", "a") == ("quota", says)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +96,7 @@ def test_how_far_borrowing_and_lending_go(
     _submit(ledger, "a", 10)
     ledger.settle()
     assert _running(ledger, "a") == holds
-    assert says in _why(ledger, "a9", "a")[1]
+    assert says in ledger.why("a9", "a")[1]
     _submit(ledger, "b", 10)
     ledger.settle()
     assert _running(ledger, "b") == 8 - holds
@@ -162,7 +153,7 @@ def test_an_owner_gets_back_what_is_lent_from_the_youngest() -> None:
     ledger.settle()
     _submit(ledger, "b", 1)
     ledger.round()
-    assert _why(ledger, "b0", "b") == ("lent_out", "asks 1 A100; tenant b holds 0 of 2; more than they own hold: a")
+    assert ledger.why("b0", "b") == ("lent_out", "asks 1 A100; tenant b holds 0 of 2; more than they own hold: a")
     assert _stopped(ledger) == {"a3": "preempted: reclaimed by tenant b for job b0"}
     ledger.settle()
     assert len(_stopped(ledger)) == 1, "what is being stopped counts: no more of them"
@@ -315,8 +306,8 @@ def test_where_nothing_is_given_by_default() -> None:
     ledger.settle()
     running = {run.key for run in ledger.state.runs.values()}
     assert running == {"some/A100", "some/none", "any/A100", "any/none", "cpus/none"}
-    assert _why(ledger, "H100", "some") == ("quota", "asks 1 H100; tenant some holds 0 of 0")
-    assert _why(ledger, "none", "nobody")[1].startswith("tenant nobody has no quota, and this cluster gives nothing")
+    assert ledger.why("H100", "some") == ("quota", "asks 1 H100; tenant some holds 0 of 0")
+    assert ledger.why("none", "nobody")[1].startswith("tenant nobody has no quota, and this cluster gives nothing")
 
 
 def test_a_member_that_was_granted_no_gpus_borrows_models_from_the_pool_only() -> None:
@@ -340,8 +331,7 @@ def test_an_owner_gets_its_devices_back_when_borrowers_hold_all_there_are() -> N
     ledger.settle()
     told = "preempted: reclaimed by tenant owner for job "
     assert _stopped(ledger) == {"other3": told + "owner0", "other2": told + "owner1"}, "what it owns, and no more"
-    for run in [run.seq for run in ledger.state.runs.values() if run.stop_reason]:
-        ledger.ended(run, "stopped", 143)
+    _stop(ledger)
     ledger.settle()
     assert (_running(ledger, "owner"), _running(ledger, "other")) == (2, 2)
     assert not _stopped(ledger)
@@ -360,8 +350,7 @@ def test_a_node_is_cleared_for_a_job_that_needs_several_devices() -> None:
     ledger.settle()
     stopping = {run.node for run in ledger.state.runs.values() if run.stop_reason}
     assert (len(_stopped(ledger)), len(stopping)) == (2, 1), "both on one node"
-    for run in [run.seq for run in ledger.state.runs.values() if run.stop_reason]:
-        ledger.ended(run, "stopped", 143)
+    _stop(ledger)
     ledger.settle()
     assert ledger.job("pair", "owner").node == stopping.pop()
 

@@ -10,17 +10,10 @@ from eventsched.projections.cluster.digest import decode_state, digest, encode_s
 from eventsched.projections.scheduling.decide import decide
 from eventsched.projections.scheduling.fleet import Fleet
 from eventsched.projections.scheduling.planner import Planner
-from eventsched.projections.scheduling.usage import Usage
-from eventsched.projections.scheduling.waiting import why_waiting
 from eventsched.resources import Resources
 from eventsched.spec import FakeRun, JobSpec
 
-from ..support import Ledger, ready
-
-
-def _fake(cpus: int = 1, memory: int = 0, gpus: int = 0, model: str = "", **fields: object) -> JobSpec:
-    asked = Resources(cpu_millis=cpus * 1000, memory_bytes=memory, gpus=gpus, gpu_model=model)
-    return JobSpec(driver="fake", resources=asked, **fields)  # type: ignore[arg-type]
+from ..support import Ledger, asking, ready
 
 
 def _placed(ledger: Ledger) -> dict[str, str]:
@@ -41,10 +34,10 @@ def _fleet(*cpus: int, policy: str = "") -> Ledger:
 
 def test_priority_then_submission() -> None:
     ledger = _fleet(1)
-    ledger.submit("low", _fake(priority=-5))
-    ledger.submit("first", _fake())
-    ledger.submit("second", _fake())
-    ledger.submit("high", _fake(priority=9))
+    ledger.submit("low", asking(priority=-5))
+    ledger.submit("first", asking())
+    ledger.submit("second", asking())
+    ledger.submit("high", asking(priority=9))
     order = []
     for _ in range(4):
         ledger.settle()
@@ -56,21 +49,21 @@ def test_priority_then_submission() -> None:
 
 def test_what_does_not_fit_blocks_nobody() -> None:
     ledger = _fleet(2)
-    ledger.submit("huge", _fake(cpus=50, priority=9))
-    ledger.submit("small", _fake())
+    ledger.submit("huge", asking(cpus=50, priority=9))
+    ledger.submit("small", asking())
     assert _placed(ledger) == {"small": "n0"}
 
 
 def test_best_fit_fills_the_fullest_node() -> None:
     ledger = _fleet(8, 4, 16)
-    ledger.submit("a", _fake(cpus=3))
-    ledger.submit("b", _fake())
+    ledger.submit("a", asking(cpus=3))
+    ledger.submit("b", asking())
     assert _placed(ledger) == {"a": "n1", "b": "n1"}
 
 
 def test_first_fit_takes_the_first_node() -> None:
     ledger = _fleet(8, 4, 16, policy="first-fit")
-    ledger.submit("a", _fake(cpus=3))
+    ledger.submit("a", asking(cpus=3))
     assert _placed(ledger) == {"a": "n0"}
 
 
@@ -81,7 +74,7 @@ def test_ties_go_to_the_smallest_node_id_whatever_the_order_of_joining() -> None
         for name in order:
             ledger.join(name)
         ledger.settle()
-        ledger.submit("a", _fake())
+        ledger.submit("a", asking())
         assert _placed(ledger) == {"a": "n1"}
 
 
@@ -90,10 +83,10 @@ def test_memory_counts_only_when_asked_for() -> None:
     ledger.lead()
     ledger.join("n1", cpus=8, memory=2 << 30)
     ledger.settle()
-    ledger.submit("a", _fake(memory=1 << 30))
-    ledger.submit("b", _fake(memory=1 << 30))
-    ledger.submit("c", _fake(memory=1 << 20))
-    ledger.submit("d", _fake())
+    ledger.submit("a", asking(memory=1 << 30))
+    ledger.submit("b", asking(memory=1 << 30))
+    ledger.submit("c", asking(memory=1 << 20))
+    ledger.submit("d", asking())
     assert _placed(ledger) == {"a": "n1", "b": "n1", "d": "n1"}
 
 
@@ -102,9 +95,9 @@ def test_gpus_are_exact_devices_of_the_model() -> None:
     ledger.lead()
     ledger.join("n1", gpus=("A100", "H100", "A100"))
     ledger.settle()
-    ledger.submit("two", _fake(gpus=2, model="a100"))
-    ledger.submit("any", _fake(gpus=1))
-    ledger.submit("none-left", _fake(gpus=1, model="A100"))
+    ledger.submit("two", asking(gpus=2, model="a100"))
+    ledger.submit("any", asking(gpus=1))
+    ledger.submit("none-left", asking(gpus=1, model="A100"))
     ledger.settle()
     assert ledger.run(ledger.job("two").run).gpus == ("n1-gpu0", "n1-gpu2")
     assert ledger.run(ledger.job("any").run).gpus == ("n1-gpu1",)
@@ -119,14 +112,14 @@ def test_a_driver_is_a_filter() -> None:
     ledger.lead()
     ledger.join("n1", drivers=("docker",))
     ledger.settle()
-    ledger.submit("fake", _fake())
+    ledger.submit("fake", asking())
     ledger.submit("image", JobSpec(image="busybox"))
     assert _placed(ledger) == {"image": "n1"}
 
 
 def test_a_round_keeps_its_budget_and_the_next_one_goes_on() -> None:
     ledger = _fleet(100)
-    ledger.submit("a", _fake(array=50))
+    ledger.submit("a", asking(array=50))
     seen = 0
     while True:
         proposed = ledger.round(limit=7)
@@ -158,7 +151,7 @@ def test_a_lone_job_is_accepted_by_its_assign() -> None:
 
 def test_what_cannot_be_placed_is_admitted_by_a_verdict() -> None:
     ledger = _fleet(4)
-    ledger.submit("j", _fake(cpus=99))
+    ledger.submit("j", asking(cpus=99))
     (only,) = ledger.round()
     assert isinstance(only.event, Admitted)
     assert ledger.job("j").admitted
@@ -167,7 +160,7 @@ def test_what_cannot_be_placed_is_admitted_by_a_verdict() -> None:
 def test_deciding_changes_nothing() -> None:
     ledger = _fleet(4, 4)
     for index in range(20):
-        ledger.submit(f"j{index}", _fake(gpus=index % 2))
+        ledger.submit(f"j{index}", asking(gpus=index % 2))
     before = digest(ledger.state)
     ledger.decide()
     assert digest(ledger.state) == before
@@ -176,7 +169,7 @@ def test_deciding_changes_nothing() -> None:
 def test_folding_the_output_gives_the_working_state() -> None:
     ledger = _fleet(6, 7)
     for index in range(30):
-        ledger.submit(f"j{index}", _fake(cpus=1 + index % 3))
+        ledger.submit(f"j{index}", asking(cpus=1 + index % 3))
     planner = Planner(ledger.state)
     for one in decide(ledger.state, ledger.state.clock_ms, planner):
         ledger.put(one.subject, one.event)
@@ -189,7 +182,7 @@ def test_folding_the_output_gives_the_working_state() -> None:
 def test_the_same_decisions_from_a_snapshot() -> None:
     ledger = _fleet(4, 4, 4)
     for index in range(40):
-        ledger.submit(f"j{index}", _fake(priority=index % 3))
+        ledger.submit(f"j{index}", asking(priority=index % 3))
     copy = decode_state(encode_state(ledger.state))
     one, other = decide(ledger.state, 5_000_000), decide(copy, 5_000_000)
     assert [codec.encode(a.event) for a in one] == [codec.encode(b.event) for b in other]
@@ -205,7 +198,7 @@ def test_shifting_all_times_changes_no_choice() -> None:
         ledger.join("n1")
         ledger.settle()
         for index in range(10):
-            ledger.submit(f"j{index}", _fake(retries=1))
+            ledger.submit(f"j{index}", asking(retries=1))
         choices.append(_placed(ledger))
     assert choices[0] == choices[1]
 
@@ -221,7 +214,7 @@ def test_a_policy_is_adopted_by_an_event_and_a_wrong_one_refused() -> None:
     ledger.settle()
     assert ledger.state.policy.name == "first-fit"
     assert ledger.state.anomalies == {"policy_refused": 2}
-    ledger.submit("a", _fake(cpus=3))
+    ledger.submit("a", asking(cpus=3))
     assert _placed(ledger) == {"a": "n0"}
 
 
@@ -229,7 +222,7 @@ def test_an_assign_says_why() -> None:
     ledger = _fleet(8, 4)
     ledger.put("ev.admin.policy_set", PolicySet(name="best-fit"))
     ledger.settle()
-    ledger.submit("a", _fake(cpus=2))
+    ledger.submit("a", asking(cpus=2))
     (one,) = ledger.decide()
     assert isinstance(one.event, RunAssigned)
     assert (one.subject, one.event.score, one.event.runner_up, one.event.feasible) == ("ev.assign.n1", -1250, "n0", 2)
@@ -239,14 +232,14 @@ def test_an_assign_says_why() -> None:
 @pytest.mark.parametrize(
     ("spec", "code", "words"),
     [
-        (_fake(cpus=99), "too_big", "asks 99 cpus, the largest node has 4"),
-        (_fake(cpus=4), "cpu", "at most 3 free on one of 2 nodes"),
-        (_fake(memory=100 << 30), "too_big", "the largest node has 8G"),
-        (_fake(gpus=1, model="H100"), "gpu_model", "none of 2 nodes has a GPU H100"),
-        (_fake(gpus=2, model="A100"), "too_big", "the largest node has 1"),
+        (asking(cpus=99), "too_big", "asks 99 cpus, the largest node has 4"),
+        (asking(cpus=4), "cpu", "at most 3 free on one of 2 nodes"),
+        (asking(memory=100 << 30), "too_big", "the largest node has 8G"),
+        (asking(gpus=1, model="H100"), "gpu_model", "none of 2 nodes has a GPU H100"),
+        (asking(gpus=2, model="A100"), "too_big", "the largest node has 1"),
         (JobSpec(driver="fake", hold=True), "held", "release"),
         (JobSpec(driver="process", command=("x",)), "driver", "none of 2 nodes offers the process driver"),
-        (_fake(cpus=4, gpus=1), "cpu", "at most 3 free"),
+        (asking(cpus=4, gpus=1), "cpu", "at most 3 free"),
     ],
 )
 def test_a_waiting_job_says_why(spec: JobSpec, code: str, words: str) -> None:
@@ -260,9 +253,8 @@ def test_a_waiting_job_says_why(spec: JobSpec, code: str, words: str) -> None:
     ledger.settle()
     ledger.submit("j", spec)
     ledger.settle()
-    why = why_waiting(ledger.state, Fleet(ledger.state), Usage(ledger.state), ledger.job("j"), ledger.state.clock_ms)
-    assert why is not None
-    assert (why.code, words in why.detail) == (code, True), why
+    why = ledger.why("j")
+    assert (why[0], words in why[1]) == (code, True), why
 
 
 def test_a_cluster_without_nodes_says_so() -> None:
@@ -270,9 +262,7 @@ def test_a_cluster_without_nodes_says_so() -> None:
     ledger.lead()
     ledger.submit("j")
     ledger.settle()
-    why = why_waiting(ledger.state, Fleet(ledger.state), Usage(ledger.state), ledger.job("j"), 0)
-    assert why is not None
-    assert why.code == "no_nodes"
+    assert ledger.why("j")[0] == "no_nodes"
 
 
 def test_a_manual_clock_places_only_when_it_moves() -> None:
@@ -324,9 +314,9 @@ def test_what_comes_after_a_tick_that_placed_nothing_waits_for_the_next() -> Non
 def test_ten_thousand_waiting_jobs_of_one_kind_cost_one_look() -> None:
     ledger = ready()
     state = ledger.state
-    ledger.submit("full", _fake(cpus=4))
+    ledger.submit("full", asking(cpus=4))
     ledger.settle()
-    ledger.submit("many", _fake(array=10_000))
+    ledger.submit("many", asking(array=10_000))
     ledger.settle()
     planner = Planner(state)
     assert sum(len(queue) for queue in planner.queues.values()) == 1

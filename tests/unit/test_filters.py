@@ -8,8 +8,6 @@ from eventsched.events import NodeCordoned, PolicySet
 from eventsched.projections.scheduling.filters import FILTERS, Refused, refusals
 from eventsched.projections.scheduling.fleet import Fleet
 from eventsched.projections.scheduling.needs import need_of
-from eventsched.projections.scheduling.usage import Usage
-from eventsched.projections.scheduling.waiting import why_waiting
 from eventsched.reasons import REASONS
 from eventsched.resources import Resources
 from eventsched.spec import JobSpec
@@ -36,13 +34,6 @@ def _nodes(ledger: Ledger) -> dict[str, str]:
     return {job.job_id: job.node for job in ledger.state.jobs.values()}
 
 
-def _why(ledger: Ledger, job_id: str) -> tuple[str, str]:
-    state = ledger.state
-    why = why_waiting(state, Fleet(state), Usage(state), ledger.job(job_id), state.clock_ms)
-    assert why is not None
-    return why.code, why.detail
-
-
 def _gpus(ledger: Ledger, job_id: str) -> tuple[tuple[str, ...], int]:
     run = ledger.run(ledger.job(job_id).run)
     return run.gpus, run.gpu_millis
@@ -63,8 +54,8 @@ def test_shares_fill_a_begun_device_and_leave_whole_ones_alone() -> None:
     ledger.submit("whole", _spec(gpus=1))
     ledger.submit("much", _spec(millis=700))
     ledger.settle()
-    assert _why(ledger, "whole") == ("gpu", "asks 1 GPU, at most 0 free on one of 1 nodes")
-    assert _why(ledger, "much") == ("gpu", "asks 700/1000 of a GPU, at most 400 free on one of 1 nodes")
+    assert ledger.why("whole") == ("gpu", "asks 1 GPU, at most 0 free on one of 1 nodes")
+    assert ledger.why("much") == ("gpu", "asks 700/1000 of a GPU, at most 400 free on one of 1 nodes")
     ledger.ended(ledger.job("big").run)
     ledger.settle()
     assert _gpus(ledger, "whole") == (("n1-gpu1",), 0), "an untouched device; nobody shares it"
@@ -88,8 +79,8 @@ def test_one_of_several_models_and_all_devices_of_it() -> None:
     ledger.submit("none", _spec(gpus=3, model="A100|H100"))
     ledger.submit("unknown", _spec(gpus=1, model="B200|B300"))
     ledger.settle()
-    assert _why(ledger, "none") == ("too_big", "asks 3 A100|H100, the largest node has 2")
-    assert _why(ledger, "unknown")[0] == "gpu_model"
+    assert ledger.why("none") == ("too_big", "asks 3 A100|H100, the largest node has 2")
+    assert ledger.why("unknown")[0] == "gpu_model"
 
 
 def test_a_variant_is_a_name_too() -> None:
@@ -113,8 +104,8 @@ def test_labels_and_taints() -> None:
     ledger.submit("of-all", _spec(node_labels={"disk": ""}, tolerations=("*",)))
     ledger.submit("c", _spec(node_labels={"zone": "c"}))
     assert _nodes(ledger) == {"b": "n2", "any-disk": "", "tolerant": "n1", "of-all": "n1", "c": ""}
-    assert _why(ledger, "c") == ("node_labels", "none of 2 nodes has the labels zone=c")
-    assert _why(ledger, "any-disk")[0] == "resources", "one node lacks the label, the other is tainted"
+    assert ledger.why("c") == ("node_labels", "none of 2 nodes has the labels zone=c")
+    assert ledger.why("any-disk")[0] == "resources", "one node lacks the label, the other is tainted"
     ledger.join("n2", labels={"zone": "c"})
     assert _nodes(ledger)["c"] == "n2", "a node that came back with other labels is looked at again"
 
@@ -128,8 +119,8 @@ def test_spot_and_price() -> None:
     ledger.submit("both", _spec(spot="never", max_price_micros_per_h=1_000_000))
     ledger.submit("free", _spec(max_price_micros_per_h=0))
     assert _nodes(ledger) == {"firm": "dear", "poor": "cheap", "both": "", "free": ""}
-    assert _why(ledger, "free") == ("price", "pays 0.00 an hour at most; the cheapest of 2 nodes costs 0.50")
-    assert _why(ledger, "both")[0] == "resources"
+    assert ledger.why("free") == ("price", "pays 0.00 an hour at most; the cheapest of 2 nodes costs 0.50")
+    assert ledger.why("both")[0] == "resources"
 
 
 def test_strict_sla_keeps_latency_sensitive_jobs_off_spot() -> None:
@@ -139,7 +130,7 @@ def test_strict_sla_keeps_latency_sensitive_jobs_off_spot() -> None:
         ledger.submit("j", _spec(sla="latency_sensitive"))
         ledger.submit("batch", _spec())
         assert _nodes(ledger) == {"j": node, "batch": "a-spot"}
-    assert _why(ledger, "j") == ("spot", "it may not run on spot nodes, and all of 1 nodes are")
+    assert ledger.why("j") == ("spot", "it may not run on spot nodes, and all of 1 nodes are")
 
 
 def test_an_evicted_job_prefers_a_node_that_stays() -> None:
@@ -163,7 +154,7 @@ def test_so_many_of_a_group_per_node() -> None:
     ledger.settle()
     nodes = [run.node for run in ledger.state.runs.values()]
     assert sorted(nodes) == ["n1", "n1", "n2", "n2"]
-    assert _why(ledger, "array") == ("per_node", "each of 2 nodes has 2 of its group already (max_per_node)")
+    assert ledger.why("array") == ("per_node", "each of 2 nodes has 2 of its group already (max_per_node)")
     ledger.ended(min(ledger.state.runs))
     ledger.settle()
     assert len(ledger.state.runs) == 4, "the next member takes the place"

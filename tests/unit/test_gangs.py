@@ -20,9 +20,6 @@ from eventsched.events import (
 )
 from eventsched.projections.cluster.digest import decode_state, encode_state
 from eventsched.projections.scheduling.decide import stamp
-from eventsched.projections.scheduling.fleet import Fleet
-from eventsched.projections.scheduling.usage import Usage
-from eventsched.projections.scheduling.waiting import why_waiting
 from eventsched.resources import Resources
 from eventsched.spec import JobSpec, problems
 
@@ -61,13 +58,6 @@ def running(*cpus: int, **fields: object) -> Ledger:
     return ledger
 
 
-def why(ledger: Ledger, job_id: str) -> tuple[str, str]:
-    state = ledger.state
-    found = why_waiting(state, Fleet(state), Usage(state), ledger.job(job_id), state.clock_ms)
-    assert found is not None
-    return found.code, found.detail
-
-
 # ---- starting -----------------------------------------------------------------------------------
 
 
@@ -76,7 +66,7 @@ def test_all_members_start_in_one_round_or_none_does() -> None:
     ledger.submit("g", gang())
     ledger.settle()
     assert not ledger.state.runs
-    assert why(ledger, "g") == ("gang_forming", "3 of 4 members fit")
+    assert ledger.why("g") == ("gang_forming", "3 of 4 members fit")
     ledger.submit("single")
     ledger.settle()
     assert ledger.job("single").state == "assigned", "what does not fit blocks nobody"
@@ -159,7 +149,7 @@ def test_a_held_member_holds_all() -> None:
     ledger.ask("g", "hold_requested", HoldRequested(member=2))
     ledger.settle()
     assert not ledger.state.runs
-    assert why(ledger, "g")[0] == "held"
+    assert ledger.why("g")[0] == "held"
     ledger.ask("g", "release_requested", ReleaseRequested(member=2))
     ledger.settle()
     assert len(runs(ledger)) == 4

@@ -10,10 +10,7 @@ from eventsched.events import AbortRequested, ClockSet, NodeJoined, PriceSet, Te
 from eventsched.projections.cluster.digest import decode_state, digest, encode_state
 from eventsched.projections.cluster.money import HOUR_MS, cost_between, rate_of, spent_micros
 from eventsched.projections.cluster.state import Account, Node, Run
-from eventsched.projections.scheduling.fleet import Fleet
 from eventsched.projections.scheduling.planner import Planner
-from eventsched.projections.scheduling.usage import Usage
-from eventsched.projections.scheduling.waiting import why_waiting
 from eventsched.projections.views.present import job_view
 from eventsched.projections.views.tenants import price_view, tenant_views
 from eventsched.resources import Capacity, Gpu, Resources
@@ -60,13 +57,6 @@ def _end_all(ledger: Ledger) -> None:
 
 def _view(ledger: Ledger, tenant: str = "t") -> TenantView:
     return next(one for one in tenant_views(ledger.state, ledger.state.clock_ms) if one.tenant == tenant)
-
-
-def _why(ledger: Ledger, job_id: str) -> tuple[str, str]:
-    state = ledger.state
-    why = why_waiting(state, Fleet(state), Usage(state), ledger.job(job_id), state.clock_ms)
-    assert why is not None
-    return tuple(why)
 
 
 # ---- rates ------------------------------------------------------------------------------------
@@ -215,7 +205,7 @@ def test_a_spent_budget_starts_nothing_until_the_next_period() -> None:
     assert ledger.job("third").state == "pending", "2 x 5,000 of the first, 1 of the second"
     assert ledger.job("first").state == "assigned", "what runs goes on"
     spent = "tenant t has spent 0.010001 of 0.01; the next period begins in 15.0s"
-    assert _why(ledger, "third") == ("budget", spent)
+    assert ledger.why("third") == ("budget", spent)
     assert (_view(ledger).spent_micros, _view(ledger).next_period_ms) == (10_001, 120_000)
     _end_all(ledger)
     _tick(ledger)
@@ -255,7 +245,7 @@ def test_a_budget_without_a_period_counts_everything_ever() -> None:
     ledger.put("ev.admin.tenant_set", TenantSet(tenant="t", budget_micros=600))
     ledger.submit("late")
     _at(ledger, 10 * DAY_MS)
-    assert _why(ledger, "late") == ("budget", "tenant t has spent 0.0006 of 0.0006")
+    assert ledger.why("late") == ("budget", "tenant t has spent 0.0006 of 0.0006")
     assert ledger.planner is not None
     assert ledger.planner.next_due_ms(ledger.state) is None
     ledger.put("ev.admin.tenant_set", TenantSet(tenant="t", budget_micros=601))

@@ -8,19 +8,9 @@ from hypothesis import strategies as st
 
 from eventsched.events import PolicySet, TenantSet
 from eventsched.projections.cluster.digest import decode_state, encode_state
-from eventsched.projections.scheduling.fleet import Fleet
 from eventsched.projections.scheduling.policies import POLICIES
-from eventsched.projections.scheduling.usage import Usage
-from eventsched.projections.scheduling.waiting import why_waiting
-from eventsched.resources import Resources
-from eventsched.spec import JobSpec
 
-from ..support import Ledger
-
-
-def _spec(cpus: int = 1, gpus: int = 0, model: str = "", memory: int = 0, **fields: object) -> JobSpec:
-    asked = Resources(cpu_millis=cpus * 1000, memory_bytes=memory, gpus=gpus, gpu_model=model)
-    return JobSpec(driver="fake", resources=asked, **fields)  # type: ignore[arg-type]
+from ..support import Ledger, asking
 
 
 def _cluster(*nodes: int, policy: str = "", params: dict[str, int | str] | None = None, **created: object) -> Ledger:
@@ -51,31 +41,24 @@ def _order_on_one_cpu(ledger: Ledger) -> list[str]:
         ledger.ended(run)
 
 
-def _why(ledger: Ledger, job_id: str, tenant: str = "t") -> tuple[str, str]:
-    state = ledger.state
-    why = why_waiting(state, Fleet(state), Usage(state), ledger.job(job_id, tenant), state.clock_ms)
-    assert why is not None
-    return why.code, why.detail
-
-
 # ---- orders -----------------------------------------------------------------------------------
 
 
 def test_fifo_knows_no_priority() -> None:
     ledger = _cluster(1, policy="fifo")
     for index, priority in enumerate((0, 5, -5, 9)):
-        ledger.submit(f"j{index}", _spec(priority=priority))
+        ledger.submit(f"j{index}", asking(priority=priority))
     assert _order_on_one_cpu(ledger) == ["t/j0", "t/j1", "t/j2", "t/j3"]
 
 
 def test_waiting_is_worth_priority_and_ties_go_to_the_earlier() -> None:
     ledger = _cluster(1, policy="quota-aging", params={"aging_ms": 1_000})
-    blocker = ledger.submit("blocker", _spec())
+    blocker = ledger.submit("blocker", asking())
     ledger.settle()
-    ledger.submit("old", _spec(priority=0))
+    ledger.submit("old", asking(priority=0))
     ledger.now_ms += 2_500
-    ledger.submit("new", _spec(priority=2))
-    ledger.submit("newer", _spec(priority=3))
+    ledger.submit("new", asking(priority=2))
+    ledger.submit("newer", asking(priority=3))
     ledger.now_ms += 300
     ledger.ended(max(ledger.state.runs))
     assert blocker
@@ -87,7 +70,7 @@ def test_dominant_resource_fairness_by_weight() -> None:
     ledger.put("ev.admin.tenant_set", TenantSet(tenant="double", weight=2))
     for index in range(20):
         for tenant in ("single", "double"):
-            ledger.submit(f"j{index}", _spec(priority=index % 3), tenant)
+            ledger.submit(f"j{index}", asking(priority=index % 3), tenant)
     ledger.settle()
     held = [key.partition("/")[0] for key in _running(ledger)]
     assert (held.count("single"), held.count("double")) == (4, 8)
@@ -105,7 +88,7 @@ def test_dominant_resource_fairness_by_weight() -> None:
 def test_spread_is_best_fit_turned_around() -> None:
     for policy, node in (("spread", "n2"), ("best-fit", "n0"), ("first-fit", "n0")):
         ledger = _cluster(2, 4, 8, policy=policy)
-        ledger.submit("j", _spec())
+        ledger.submit("j", asking())
         ledger.settle()
         assert ledger.job("j").node == node
 
@@ -113,7 +96,7 @@ def test_spread_is_best_fit_turned_around() -> None:
 def test_dot_product_keeps_what_is_alike_apart() -> None:
     """The job asks for cpu; the node with much free cpu and the one with little: the product decides."""
     ledger = _cluster(8, 4, policy="dot-product")
-    ledger.submit("j", _spec(2))
+    ledger.submit("j", asking(2))
     ledger.settle()
     assert ledger.job("j").node == "n1"
     (run,) = ledger.state.runs
@@ -124,7 +107,7 @@ def test_random_is_a_function_of_seed_and_job() -> None:
     def nodes(seed: int) -> list[str]:
         ledger = _cluster(*[64] * 8, policy="random", params={"seed": seed})
         for index in range(64):
-            ledger.submit(f"j{index}", _spec())
+            ledger.submit(f"j{index}", asking())
         ledger.settle()
         return [ledger.job(f"j{index}").node for index in range(64)]
 
@@ -148,7 +131,7 @@ def test_stages_may_be_chosen_and_are_recorded_in_full() -> None:
         "score": "spread",
         "sweep_every": 0,
     }
-    ledger.submit("j", _spec())
+    ledger.submit("j", asking())
     ledger.settle()
     assert ledger.job("j").node == "n1"
 
@@ -178,7 +161,7 @@ def test_what_is_wrong_with_a_choice(name: str, params: dict[str, int | str], sa
 def test_a_switch_sorts_what_waits_anew_and_loses_nothing(name: str) -> None:
     ledger = _cluster(2, 2)
     for index in range(12):
-        ledger.submit(f"j{index}", _spec(priority=index % 4), tenant=f"t{index % 3}")
+        ledger.submit(f"j{index}", asking(priority=index % 4), tenant=f"t{index % 3}")
     ledger.settle()
     ledger.put("ev.admin.policy_set", PolicySet(name=name))
     ended = 0
@@ -210,12 +193,12 @@ def test_each_limit_holds_and_says_so(limits: dict[str, object], fits: int, says
     ledger.join("n0", cpus=64, memory=64 << 30, gpus=("A100",) * 4)
     ledger.put("ev.admin.tenant_set", TenantSet(tenant="t", **limits))  # type: ignore[arg-type]
     for index in range(5):
-        ledger.submit(f"j{index}", _spec(2, 1, "A100", 1 << 30))
-    ledger.submit("other", _spec(2, 0, "", 1 << 30), tenant="free")
+        ledger.submit(f"j{index}", asking(2, 1, "A100", 1 << 30))
+    ledger.submit("other", asking(2, 0, "", 1 << 30), tenant="free")
     ledger.settle()
     assert len([key for key in _running(ledger) if key.startswith("t/")]) == fits
     assert "free/other" in _running(ledger), "somebody else's quota is no concern of others"
-    code, detail = _why(ledger, "j4")
+    code, detail = ledger.why("j4")
     assert says in (detail if says != "gpu" else code)
     if fits and says != "gpu":
         ledger.ended(min(ledger.state.runs))
@@ -229,11 +212,11 @@ def test_a_job_for_any_gpu_gets_a_model_its_tenant_may_still_have() -> None:
     ledger.join("n1", gpus=("H100", "H100"))
     ledger.put("ev.admin.tenant_set", TenantSet(tenant="t", gpu_models={"A100": 1, "H100": 1}))
     for index in range(3):
-        ledger.submit(f"j{index}", _spec(1, 1))
+        ledger.submit(f"j{index}", asking(1, 1))
     ledger.settle()
     assert sorted(ledger.job(f"j{index}").node for index in range(2)) == ["n0", "n1"]
     assert ledger.job("j2").state == "pending"
-    assert _why(ledger, "j2")[0] == "quota"
+    assert ledger.why("j2")[0] == "quota"
 
 
 def test_everybody_s_limits_are_for_those_without_their_own() -> None:
@@ -246,7 +229,7 @@ def test_everybody_s_limits_are_for_those_without_their_own() -> None:
     ledger.settle()
     held = [key.partition("/")[0] for key in _running(ledger)]
     assert (held.count("poor"), held.count("rich")) == (1, 3)
-    assert "limits of *" in _why(ledger, "j3", "poor")[1]
+    assert "limits of *" in ledger.why("j3", "poor")[1]
     ledger.put("ev.admin.tenant_set", TenantSet(tenant="rich", removed=True))
     ledger.put("ev.admin.tenant_set", TenantSet(tenant="*", removed=True))
     ledger.settle()
@@ -274,7 +257,7 @@ def test_a_lowered_limit_stops_nobody_and_lets_nobody_in() -> None:
 def test_an_array_runs_as_wide_as_its_quota() -> None:
     ledger = _cluster(64)
     ledger.put("ev.admin.tenant_set", TenantSet(tenant="t", runs=3))
-    ledger.submit("array", _spec(array=10))
+    ledger.submit("array", asking(array=10))
     ledger.settle()
     ended = 0
     while ledger.state.runs:
@@ -318,7 +301,7 @@ def test_quotas_and_capacity_are_never_exceeded(name: str, steps: list[tuple[str
     for index, (step, who, priority, cpus) in enumerate(steps):
         tenant = f"t{who}"
         if step == "submit":
-            ledger.submit(f"j{index}", _spec(cpus, priority=priority), tenant)
+            ledger.submit(f"j{index}", asking(cpus, priority=priority), tenant)
         elif step == "end" and ledger.state.runs:
             ledger.ended(sorted(ledger.state.runs)[priority % len(ledger.state.runs)])
         elif step == "limit":

@@ -5,9 +5,6 @@ from __future__ import annotations
 from eventsched import subjects
 from eventsched.events import NodeJoined, PolicySet, RunAssigned, StopOrdered, TenantSet
 from eventsched.projections.scheduling.decide import Proposed
-from eventsched.projections.scheduling.fleet import Fleet
-from eventsched.projections.scheduling.usage import Usage
-from eventsched.projections.scheduling.waiting import why_waiting
 from eventsched.resources import Capacity, Gpu, Resources
 from eventsched.spec import JobSpec
 
@@ -55,9 +52,7 @@ def test_the_lower_gives_way_and_is_told_for_whom() -> None:
     assert (stop.run, stop.reason, stop.detail) == (low, "preempted", "in favour of t/high (priority 10)")
     assert stop.in_favour_of == "t/high"
     assert not ledger.round(), "once is enough"
-    state = ledger.state
-    why = why_waiting(state, Fleet(state), Usage(state), ledger.job("high"), state.clock_ms)
-    assert why == ("promised", "runs on n0 are being stopped for it: 1")
+    assert ledger.why("high") == ("promised", "runs on n0 are being stopped for it: 1")
     ledger.ended(low, "stopped", 143)
     ledger.settle()
     victim = ledger.job("low")

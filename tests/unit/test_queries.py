@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from eventsched.errors import Ambiguous, EventschedError, NotFound
-from eventsched.events import AbortRequested, HoldRequested
+from eventsched.events import AbortRequested
 from eventsched.projections.queries import FITTING_MAX
 from eventsched.resources import Resources
 from eventsched.spec import JobSpec
@@ -196,10 +196,7 @@ def test_filters_hold_on_every_page(mixed: Desk, fields: dict[str, Any], expecte
 
 @pytest.fixture
 def array(desk: Desk) -> Desk:
-    """Array a of 8: member 0 has ended, 1 to 4 have runs, 5 to 7 are not reached, of which 6 is held."""
-    desk.submit("a", spec=JobSpec(driver="fake", array=8))
-    desk.ledger.ask("a", "hold_requested", HoldRequested(member=6))
-    desk.finish(1)
+    desk.submit_array()
     return desk
 
 

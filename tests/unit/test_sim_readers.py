@@ -162,6 +162,7 @@ def test_our_own_lines(tmp_path: Path) -> None:
 PHILLY_HEAD = "timestamp,duration,num_gpus,gpu_time,cluster\n"
 TIRESIAS_HEAD = "job_id,num_gpu,submit_time,iterations,model_name,duration,interval\n"
 CHRONUS_HEAD = text_of(DATA / "chronus/chronus-200.csv").partition("\n")[0] + "\n"
+OPENB_HEAD = "name,cpu_milli,memory_mib,num_gpu,gpu_milli,creation_time,deletion_time,scheduled_time\n"
 SHOCKWAVE = text_of(DATA / "shockwave/120_jobs.trace.gz").splitlines()[0]
 S0_JOB = '{"jobId": "j", "priority": 5, "resourceRequest": {"cpu": 1, "memory_gb": 1, "gpuType": null, "gpuCount": 0}'
 BAD_JOBS = [
@@ -198,6 +199,11 @@ BAD_JOBS = [
         "line 1, duration_ms: 1 durations for an array of 2",
     ),
     ("ndjson", '{"job_id": "a", "duration_ms": 1}\n{"job_id": "b", \n', "line 2: no JSON"),
+    ("ndjson", f'{{"job_id": "a", "duration_ms": {"9" * 400}}}\n', "line 1, duration_ms: 9999"),
+    ("philly", PHILLY_HEAD + "2017-10-02 00:00:00,1e999,1,1,a\n", "line 2, duration: inf is not between"),
+    ("openb", OPENB_HEAD + "a,1,1,0,0,1,2,2\nb,1,1,0,0,1,1,\n", "line 3, deletion_time: the pod has no time"),
+    ("openb", OPENB_HEAD + "a,1,1,0,0\n", "line 2: 5 values for 8 columns"),
+    ("openb", OPENB_HEAD + "a,1,1,0,0,1,2,2,9\n", "line 2: 9 values for 8 columns"),
 ]
 
 
@@ -227,6 +233,9 @@ BAD_NODES = [
     ('{"node": "a", "colour": 1}\n', "line 1"),
     ('{"node": "a", "cpu_millis": -1}\n', "line 1, cpu_millis: -1 is negative"),
     ('{"node": "a", "gpus": {"A100": 99}}\n', "line 1, gpus"),
+    ('{"node": "a"}\n{"node": "b", "gpus": {"": 2}}\n', "line 2, gpus: a model has no name"),
+    ("sn,cpu_milli,memory_mib,gpu,model\na,1,1,0,\na,1,1,0,\n", "line 3, sn: 'a' stands twice"),
+    ("sn,cpu_milli,memory_mib,gpu,model\na,1,1,2,\n", "line 2, model: is empty"),
     ('[{"nodeId": "n", "totalCapacity": {"cpu": 1}, "nodeType": "CHEAP"}]', "node 1, nodeType: 'CHEAP'"),
     ('[{"nodeId": "n"}]', "node 1, totalCapacity: is missing"),
 ]
@@ -239,6 +248,29 @@ def test_a_fault_among_nodes(tmp_path: Path, text: str, says: str) -> None:
     with pytest.raises(InvalidSpec) as caught:
         read_nodes(path)
     assert caught.value.message.startswith(f"{path}, {says}"), caught.value.message
+
+
+def test_faulty_rows_of_openb_are_left_out_like_any(tmp_path: Path) -> None:
+    pods, nodes = tmp_path / "pods.csv", tmp_path / "nodes.csv"
+    pods.write_text("\ufeff" + OPENB_HEAD + "a,1,1,0,0,1,3,2\nb,x,1,0,0,1,3,2\nc,1,1,0,0,1,3,\nd,1,1,0,0,5,9,6\n")
+    nodes.write_bytes(gzip.compress(b"sn,cpu_milli,memory_mib,gpu,model\nn,1,1,1,\nm,1000,1,0,\n"))
+    workload = read_workload(pods, nodes, skip=True)
+    assert [(job.job_id, job.submit_ms, job.duration_ms) for job in workload.jobs] == [
+        ("a", 0, 1_000),
+        ("d", 4_000, 3_000),
+    ]
+    assert [node.node_id for node in workload.nodes] == ["m"]
+    places = [note.removeprefix("left out: ").partition(": ")[0] for note in workload.notes]
+    assert places == [f"{nodes}, line 2, model", f"{pods}, line 3, cpu_milli", f"{pods}, line 4, deletion_time"]
+
+
+def test_a_line_ends_where_its_writer_ended_it(tmp_path: Path) -> None:
+    path = tmp_path / "jobs"
+    label = "a\u2028b\u2029c\x85d"
+    lines = [{"job_id": name, "duration_ms": 1, "labels": {"note": label}} for name in ("a", "b")]
+    path.write_bytes("\r\n".join(json.dumps(line, ensure_ascii=False) for line in lines).encode())
+    workload = read_workload(path, 1)
+    assert [job.spec.labels["note"] for job in workload.jobs] == [label, label]
 
 
 @pytest.mark.parametrize("data", [b"", b"hello\n", b"\xff\xfe\x00", b"\x1f\x8bnot really", b"[]", b"{", b'{"a": 1}'])

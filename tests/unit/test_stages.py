@@ -8,14 +8,18 @@ from hypothesis import strategies as st
 
 from eventsched import subjects
 from eventsched.events import NodeLeaving, PolicySet
+from eventsched.ids import job_key
+from eventsched.projections.cluster.check import check
 from eventsched.projections.cluster.state import PolicyChoice
 from eventsched.projections.queries import Queries
+from eventsched.projections.scheduling.placing import Placing
 from eventsched.projections.scheduling.policies import refuse, written_out
+from eventsched.projections.simulation.engine import START_MS, Simulation
+from eventsched.projections.simulation.workload import Shape, SimJob, Workload, make_nodes
 from eventsched.resources import Resources
 from eventsched.spec import JobSpec
 
 from ..support import Ledger
-from ..workload import Play
 
 HOUR = 3_600_000
 
@@ -254,18 +258,32 @@ def test_with_exact_estimates_every_promise_is_kept(work: list[tuple[int, int, i
     """The first that waits starts no later than it was ever promised; where each has a promise, none starts
     later than without any overtaking. Invariants are checked after every round."""
     jobs = [
-        (at * 1000, f"j{index:02}", _gang(width, length * 1000), length * 1000)
+        SimJob(at * 1000, "t", f"j{index:02}", _gang(width, length * 1000), length * 1000)
         for index, (at, width, length) in enumerate(work)
     ]
-    play = Play(4, policy, checked=True)
-    play.run(jobs)
-    assert len(play.ended) == len(jobs)
+    simulation = Simulation(Workload(jobs, make_nodes(4, Shape())), policy)
+    promised: dict[str, int] = {}
+    while simulation.step():
+        assert check(simulation.state) == []
+        _note_promises(simulation, promised)
+    records = simulation.finish().records
+    started = {record.key: record.started_ms for record in records if record.state == "succeeded"}
+    assert len(started) == len(jobs)
     if policy == "backfill":
-        late = {job_id: at for job_id, at in play.promised.items() if play.started[job_id] > at}
-        assert not late, (late, play.started)
+        late = {key: at for key, at in promised.items() if started[key] > at}
+        assert not late, (late, started)
     else:
         strict = _strict_fifo(4, jobs)
-        assert all(play.started[job_id] <= strict[job_id] for job_id in strict), (play.started, strict)
+        assert all(started[key] <= strict[key] for key in strict), (started, strict)
+
+
+def _note_promises(simulation: Simulation, promised: dict[str, int]) -> None:
+    """The earliest time each job that waits has been promised."""
+    simulation.planner.sync(simulation.state)
+    placing = Placing(simulation.state, simulation.planner, simulation.now_ms, {}, lambda *_: True)
+    assert not list(placing.run()), "a round follows that should be empty"
+    for key, reservation in placing.reserved.items():
+        promised[key] = min(reservation.at_ms, promised.get(key, reservation.at_ms))
 
 
 def _gang(width: int, length_ms: int) -> JobSpec:
@@ -278,15 +296,15 @@ def _gang(width: int, length_ms: int) -> JobSpec:
     )
 
 
-def _strict_fifo(cores: int, jobs: list[tuple[int, str, JobSpec, int]]) -> dict[str, int]:
+def _strict_fifo(cores: int, jobs: list[SimJob]) -> dict[str, int]:
     """Start times when nobody ever overtakes anybody."""
     free_at = [0] * cores
     started: dict[str, int] = {}
     last = 0
-    for at, job_id, what, length in sorted(jobs, key=lambda one: (one[0], one[1])):
-        width = max(1, what.array)
+    for job in sorted(jobs, key=lambda one: one.submit_ms):
+        width = max(1, job.spec.array)
         free_at.sort()
-        last = max(last, at, free_at[width - 1])
-        free_at[:width] = [last + length] * width
-        started[job_id] = last
+        last = max(last, START_MS + job.submit_ms, free_at[width - 1])
+        free_at[:width] = [last + job.duration_ms] * width
+        started[job_key(job.tenant, job.job_id)] = last
     return started

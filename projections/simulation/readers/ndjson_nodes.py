@@ -70,6 +70,8 @@ def _line(fields: dict[str, Any]) -> Line:
         raise BadField("count", f"{line.count} is not between 1 and {COUNT_MAX}")
     if not 0 <= sum(line.gpus.values()) <= GPUS_MAX or min(line.gpus.values(), default=0) < 0:
         raise BadField("gpus", f"a node has 0 to {GPUS_MAX} GPUs")
+    if "" in line.gpus:
+        raise BadField("gpus", 'a model has no name: write {"A100": 4}')
     if not is_id(line.node):
         raise BadField("node", f"{line.node[:80]!r} is not an id ({ID_RULE})")
     return line

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from eventsched.projections.simulation.readers.openb import read_pods
-from eventsched.projections.simulation.readers.source import Source, from_zero
+from eventsched.projections.simulation.readers.openb import Pod, pods
+from eventsched.projections.simulation.readers.source import BadField, Source, from_zero
 from eventsched.projections.simulation.workload import SimJob
 from eventsched.spec import JobSpec, Sla
 
@@ -17,13 +17,13 @@ def looks_like(source: Source) -> bool:
 
 def read(source: Source) -> Iterator[SimJob]:
     """Pods without times cannot be played: they are for `evaluate placement`."""
-    jobs = []
-    for number, pod in enumerate(read_pods(source.path), 2):
-        if pod.created_s < 0 or pod.deleted_s < pod.scheduled_s or pod.scheduled_s < 0:
-            source.bad(f"line {number}", "deletion_time", "the pod has no time of creation, start and deletion")
-            continue
-        takes_ms = (pod.deleted_s - pod.scheduled_s) * 1000
-        sla: Sla = "best_effort" if pod.qos == "BE" else "batch"
-        spec = JobSpec(driver="fake", resources=pod.resources, estimate_ms=takes_ms, sla=sla, max_lost=1_000)
-        jobs.append(SimJob(pod.created_s * 1000, "default", pod.name, spec, takes_ms))
-    yield from from_zero(jobs)
+    yield from from_zero(list(pods(source, _job)))
+
+
+def _job(pod: Pod) -> SimJob:
+    if pod.created_s < 0 or pod.deleted_s < pod.scheduled_s or pod.scheduled_s < 0:
+        raise BadField("deletion_time", "the pod has no time of creation, start and deletion")
+    takes_ms = (pod.deleted_s - pod.scheduled_s) * 1000
+    sla: Sla = "best_effort" if pod.qos == "BE" else "batch"
+    spec = JobSpec(driver="fake", resources=pod.resources, estimate_ms=takes_ms, sla=sla, max_lost=1_000)
+    return SimJob(pod.created_s * 1000, "default", pod.name, spec, takes_ms)

@@ -18,5 +18,5 @@ def looks_like(source: Source) -> bool:
 
 def read(source: Source) -> Iterator[SimNode]:
     """All of a file."""
-    for name, joined in read_nodes(source.path).items():
+    for name, joined in read_nodes(source).items():
         yield SimNode(name, replace(joined, drivers=DRIVERS))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-import math
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -22,7 +21,7 @@ from eventsched.spec import GANG_MAX, problems
 HEAD_CHARS = 8_192
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 SECONDS_MAX = 3_650 * 86_400
-Found = TypeVar("Found", SimJob, SimNode)
+Found = TypeVar("Found")
 Item = TypeVar("Item")
 
 
@@ -79,10 +78,13 @@ class Source:
                 self.bad(place, fault.field, fault.text)
 
     def lines(self) -> Iterator[tuple[str, str]]:
-        """Lines that are not empty, each with its place."""
-        for number, line in enumerate(self.text.splitlines(), 1):
+        """Lines that are not empty, each with its place.
+
+        A line ends with a line feed and nothing else: U+2028 and its like may stand within a JSON text.
+        """
+        for number, line in enumerate(self.text.split("\n"), 1):
             if line.strip():
-                yield f"line {number}", line
+                yield f"line {number}", line.removesuffix("\r")
 
     def table(self, required: tuple[str, ...], optional: tuple[str, ...] = ()) -> Iterator[tuple[str, Row]]:
         """The rows of a CSV with a header; unknown and missing columns are faults of line 1."""
@@ -171,10 +173,11 @@ class Row:
             return default
         if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
             value = float(value)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or value != value:  # nan
             raise BadField(name, f"{str(value)[:80]!r} is not a number")
         if not low <= value <= high:
-            raise BadField(name, f"{value:g} is not between {low:g} and {high:g}")
+            shown = f"{value:g}" if isinstance(value, float) else str(value)[:80]
+            raise BadField(name, f"{shown} is not between {low:g} and {high:g}")
         return value
 
     def integer(self, name: str, low: int = 0, high: int = 2**53, default: int | None = None) -> int:
