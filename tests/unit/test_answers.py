@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from eventsched.errors import NotFound
-from eventsched.events import AbortRequested, HoldRequested, NodeDrained
+from eventsched.events import AbortRequested, HoldRequested, NodeCordoned, NodeDrained
 from eventsched.heartbeat import Heartbeat, RunUsage
 from eventsched.projections.leader.answers import Answers
 from eventsched.projections.leader.core import SchedulerCore
@@ -19,7 +19,8 @@ from eventsched.projections.leader.records import Records
 from eventsched.projections.leader.shell import Scheduler
 from eventsched.projections.leader.work import Work
 from eventsched.projections.replica import Replica
-from eventsched.query import ListRequest, NodesRequest, StatsRequest
+from eventsched.projections.views.tenants import tenant_views
+from eventsched.query import ListRequest, NodesRequest, StatsRequest, TenantsRequest
 from eventsched.resources import Resources
 from eventsched.spec import JobSpec
 
@@ -102,6 +103,29 @@ async def test_stats_count_jobs_and_members_once(array: Desk, scheduler: Schedul
     array.ledger.ask("held", "abort_requested", AbortRequested())
     stats = await Answers(scheduler).stats(StatsRequest())
     assert (stats.jobs, stats.runs, stats.free["cpu_millis"]) == ({"pending": 1}, 0, 4_000), "a.6 is held"
+
+
+async def test_a_tenant_waits_with_what_has_no_run_and_has_not_ended(array: Desk, scheduler: Scheduler) -> None:
+    (tenant,) = await Answers(scheduler).tenants(TenantsRequest())
+    assert (tenant.tenant, tenant.waiting) == ("t", 3), "a.5 and a.7 are not reached, a.6 is held"
+    array.ledger.ask("a", "abort_requested", AbortRequested(member=6))
+    array.ledger.settle()
+    array.submit("b", tenant="u")
+    state = array.ledger.state
+    assert {one.tenant: one.waiting for one in tenant_views(state, state.clock_ms)} == {"t": 2, "u": 1}
+    assert [one.waiting for one in tenant_views(state, state.clock_ms, "u")] == [1]
+    assert not tenant_views(state, state.clock_ms, "nobody")
+
+
+async def test_stats_count_the_nodes_that_take_work(desk: Desk, scheduler: Scheduler) -> None:
+    for node in ("n2", "n3"):
+        desk.ledger.join(node)
+    desk.ledger.put("ev.admin.node_drained", NodeDrained(node="n2"))
+    desk.ledger.put("ev.admin.node_cordoned", NodeCordoned(node="n3"))
+    stats = await Answers(scheduler).stats(StatsRequest())
+    assert (stats.nodes, stats.nodes_open) == ({"ready": 2, "drained": 1}, 1)
+    desk.ledger.put("ev.admin.node_cordoned", NodeCordoned(node="n1"))
+    assert (await Answers(scheduler).stats(StatsRequest())).nodes_open == 0
 
 
 async def test_stats_say_what_is_wrong_with_this_scheduler(desk: Desk, scheduler: Scheduler) -> None:

@@ -138,11 +138,7 @@ async def one_tenant(name: FromPath[str], request: Asked, min_seq: MinSeq = 0) -
 
 
 def _tenant(desk: Desk, caller: Caller, name: str) -> TenantView:
-    found = [
-        view
-        for view in tenant_views(desk.follower.state, desk.follower.now_ms())
-        if view.tenant == name and caller.sees(name)
-    ]
+    found = tenant_views(desk.follower.state, desk.follower.now_ms(), name) if caller.sees(name) else []
     if not found:
         raise ApiError(404, "TENANT_NOT_FOUND", f"nothing is known of a tenant {name[:80]!r}")
     return found[0]
