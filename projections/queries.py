@@ -261,6 +261,14 @@ class Queries:
         return ((index, view_of_range(view, parent, index, state)) for index in indexes)
 
 
+def cut(page: JobList, request: ListRequest, count: int) -> JobList:
+    """The first jobs of a page (not all of them), with the cursor that leads to the others."""
+    kept, following = page.jobs[:count], page.jobs[count]
+    member = split_member(following.job_id)
+    at = kept[-1].seq if not request.array or member is None else member[1]
+    return JobList(jobs=kept, cursor=str(at), seq=page.seq)
+
+
 def _gaps(taken: Iterator[int], start: int, end: int) -> Iterator[int]:
     """The indexes of a range that are not among those in `taken`, which come in order."""
     at = start

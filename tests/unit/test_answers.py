@@ -9,6 +9,8 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from msgspec import structs
+from msgspec.json import encode
 
 from eventsched.errors import NotFound
 from eventsched.events import AbortRequested, HoldRequested, NodeCordoned, NodeDrained
@@ -148,6 +150,26 @@ async def test_a_report_has_the_most_silent_node_of_each_state(desk: Desk, sched
     assert {state: age // 1_000 for state, age in report.heartbeat_age_ms.items()} == {"ready": 60, "drained": 70}
     assert (report.scheduler, report.seq, report.lag) == ("s9", desk.ledger.state.seq, 7)
     assert (report.rounds, report.placements, report.decide_ns, report.commit_ns) == (2, 3, 4, 5)
+
+
+async def test_a_page_holds_no_more_than_a_message(desk: Desk, scheduler: Scheduler) -> None:
+    large = JobSpec(driver="fake", command=("x" * 60_000,), hold=True)
+    desk.submit(*(f"j{index}" for index in range(40)), spec=large)
+    desk.submit("a", spec=structs.replace(large, array=40))
+    answers = Answers(scheduler)
+    for wanted, names in (
+        (ListRequest(states=["pending"]), ["a", *(f"j{index}" for index in range(39, -1, -1))]),
+        (ListRequest(array="t/a"), [f"a.{index}" for index in range(40)]),
+    ):
+        found: list[str] = []
+        pages = 0
+        while pages == 0 or wanted.cursor:
+            page = await answers.list(wanted)
+            assert 0 < len(encode(page)) < 1 << 20
+            found += [view.job_id for view in page.jobs]
+            wanted.cursor = page.cursor
+            pages += 1
+        assert (found, pages) == (names, 3)
 
 
 async def test_an_answer_finds_what_ended_a_moment_ago(desk: Desk, scheduler: Scheduler) -> None:
