@@ -43,7 +43,6 @@ class Answers:
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
         self._queries = Queries(scheduler.core.state, None)
-        self._made: tuple[int, Planner] | None = None
 
     def endpoints(self) -> dict[str, Answer]:
         """Name -> coroutine that answers. What is read is the same for all who ask; what is written is not."""
@@ -107,14 +106,12 @@ class Answers:
 
     @property
     def _planner(self) -> Planner:
-        """The leader's own, or one made for this very state."""
+        """The leader's own, or the one kept beside for questions."""
         state, leading = self._scheduler.core.state, self._scheduler.core.planner
         if leading is not None:
             leading.sync(state)
             return leading
-        if self._made is None or self._made[0] != state.seq:
-            self._made = state.seq, Planner(state)
-        return self._made[1]
+        return self._scheduler.spare.planner(state, time.monotonic())
 
     async def wait(self, request: query.WaitRequest) -> JobView:
         """One job, once it has ended; or as it is when the time is up."""
