@@ -79,6 +79,8 @@ class Queries:
     def get(self, request: GetRequest, now_ms: int) -> JobView:
         """One job by id or by the beginning of its id. Raises NotFound (with near matches), Ambiguous."""
         found = self._exactly(request.job_id, request.tenant, now_ms)
+        if not found and request.exact:
+            raise NotFound(f"no job {request.job_id[:80]!r}")
         if not found and request.prefer:
             found = self._by_beginning(request.job_id, request.prefer, now_ms)
         if not found:
