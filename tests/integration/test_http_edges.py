@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from ..cluster import Cluster
-from ..service import running
+import json
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from ..cluster import Cluster, until
+from ..service import Service, running, tokens
 from .test_http_earlier import error_code
+from .test_http_more import bearer
 
 FAKE = {"driver": "fake", "command": ["x"]}
 HELD = {"driver": "fake", "hold": True}
@@ -38,3 +46,75 @@ async def test_a_policy_is_refused_with_the_field_whatever_its_parameters_are_ca
         told = await service.http.put("/policy", json={"name": "best-fit"})
         assert (told.status_code, told.json()["name"], told.json()["current"]) == (200, "best-fit", True)
         assert (await service.get("/policy"))["name"] == "best-fit"
+
+
+async def test_a_whole_id_is_meant_where_an_id_is_asked_for(cluster: Cluster) -> None:
+    cluster.scheduler()
+    async with running(cluster) as service:
+        for job_id in ("abc1", "abc2"):
+            await service.post("/jobs", {**HELD, "job_id": job_id}, 201)
+        for job_id in ("abc", "abc.0"):
+            assert error_code(await service.get(f"/jobs/{job_id}", 404)) == "JOB_NOT_FOUND"
+        assert (await service.get("/jobs/abc1"))["job_id"] == "abc1"
+
+
+async def test_events_resume_behind_the_assign_they_belong_to(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.scheduler()
+    cluster.agent("n1")
+    client = await cluster.ready()
+    submit, other = "submit-0123456789abcdef", "other-0123456789abcdef"
+    path = tokens(tmp_path, (submit, "submitter", "a"), (other, "viewer", "b"))
+    await client.submit(driver="fake", job_id="j", tenant="a")
+    await client.wait("j", tenant="a")
+    await client.submit(driver="fake", job_id="bad", tenant="a", after_ok=("nobody",))
+    await client.wait("bad", tenant="a")
+    async with running(cluster, "--tokens", str(path)) as service:
+        whole = await _told(service, submit)
+        kinds = [one["kind"] for one in whole]
+        assert kinds.index("run.assigned") < kinds.index("run.ended") < len(kinds) - 1 == kinds.index("admitted", 4)
+        for index, one in enumerate(whole):
+            assert await _told(service, submit, one["seq"]) == whole[index + 1 :], kinds[index]
+        of_job = await _told(service, submit, job="j")
+        for index, one in enumerate(of_job):
+            assert await _told(service, submit, one["seq"], job="j") == of_job[index + 1 :], one["kind"]
+        assert await _told(service, other, whole[0]["seq"]) == []
+
+
+@pytest.mark.parametrize("started", [0, 1, 3])
+async def test_it_stops_when_it_is_told_to_while_its_workers_start(cluster: Cluster, started: int) -> None:
+    """Some of them have just been forked, others are not there yet."""
+    cluster.server.stop()
+    service = Service(cluster, "--workers", "4")
+    service.start()
+    parent = cluster.processes[service.name]
+
+    async def forked() -> bool:
+        said = cluster.log(service.name).read_text() if cluster.log(service.name).exists() else ""
+        return "listens on" in said and len(psutil.Process(parent.pid).children()) >= started
+
+    await until(forked, what=f"{started} workers")
+    children = psutil.Process(parent.pid).children()
+    assert await cluster.end(service.name, 20) == 0
+    assert not [child for child in children if child.is_running()]
+    await service.http.aclose()
+
+
+async def test_a_worker_that_dies_is_replaced(cluster: Cluster) -> None:
+    cluster.scheduler()
+    async with running(cluster, "--workers", "2") as service:
+        parent = psutil.Process(cluster.processes[service.name].pid)
+        before = parent.children()
+        before[0].kill()
+
+        async def replaced() -> bool:
+            return len(parent.children()) == 2 and before[0] not in parent.children()
+
+        await until(replaced, what="another worker")
+        assert (await service.answers("/readyz")).status_code == 200
+        assert await cluster.end(service.name, 20) == 0
+
+
+async def _told(service: Service, token: str, after: int = 0, **query: str) -> list[Any]:
+    headers = bearer(token) | ({"Last-Event-ID": str(after)} if after else {})
+    said = await service.http.get("/events", params=query, headers=headers)
+    return [json.loads(line[6:]) for line in said.text.splitlines() if line.startswith("data: ")]

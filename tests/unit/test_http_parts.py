@@ -11,7 +11,6 @@ import pytest
 from eventsched.errors import SettingsError
 from eventsched.events import Admitted, Concluded, Conclusion, Rejection, RunAssigned, RunEnded
 from eventsched.events.catalogue import EXAMPLES
-from eventsched.projections.cluster.state import ClusterState
 from eventsched.projections.http.app import make_app
 from eventsched.projections.http.auth import Gate, read_tokens
 from eventsched.projections.http.desk import Desk
@@ -111,7 +110,7 @@ def test_the_documentation_is_openapi_3_1_and_every_route_has_the_one_error() ->
 
 
 def test_a_tenant_sees_its_own_events_and_of_verdicts_its_own_part() -> None:
-    see = TenantFilter("t", ClusterState())
+    see = TenantFilter("t")
     stamp = {"epoch": 1}
 
     def shown(seq: int, subject: str, event: Event) -> Event | None:
@@ -129,6 +128,7 @@ def test_a_tenant_sees_its_own_events_and_of_verdicts_its_own_part() -> None:
     assert shown(6, "ev.assign.n", RunAssigned(session=1, tenant="u", job="a", **stamp)) is None
     assert shown(7, "ev.run.n", RunEnded(run=5, outcome="exited")) is not None
     assert shown(8, "ev.run.n", RunEnded(run=6, outcome="exited")) is None
+    assert not see.runs, "a run that has ended is forgotten"
     ended = tuple(Conclusion(tenant=one, job="b", state="expired", reason="r") for one in ("u", "t"))
     concluded = shown(9, "ev.decide.concluded", Concluded(jobs=ended, **stamp))
     assert isinstance(concluded, Concluded)
