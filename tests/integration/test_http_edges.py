@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,20 @@ from typing import Any
 import psutil
 import pytest
 
+from eventsched import codec
+from eventsched.client import Client, Submitted
+from eventsched.errors import StoreFull
+from eventsched.events import ClusterCreated
+from eventsched.forms import read_form
+from eventsched.log.link import connect
+from eventsched.log.store import StoreCheck
+from eventsched.log.streams import ensure_streams
+from eventsched.nats_server import NatsServer
+from eventsched.projections.following import Follower
+from eventsched.projections.http.intake import Intake, Owned
+
 from ..cluster import Cluster, until
-from ..service import Service, running, tokens
+from ..service import QUOTA, Service, running, tokens
 from .test_http_earlier import error_code
 from .test_http_more import bearer
 
@@ -78,6 +91,51 @@ async def test_events_resume_behind_the_assign_they_belong_to(cluster: Cluster, 
         for index, one in enumerate(of_job):
             assert await _told(service, submit, one["seq"], job="j") == of_job[index + 1 :], one["kind"]
         assert await _told(service, other, whole[0]["seq"]) == []
+
+
+async def test_a_key_whose_job_was_void_is_refused_again(cluster: Cluster) -> None:
+    cluster.scheduler("s1", *QUOTA)
+    async with running(cluster) as service:
+        await service.post("/jobs", {**HELD, "job_id": "j", "tenant": "a"}, 201)
+        for key, owner, status in (("one", "b", 409), ("one", "b", 409), ("two", "a", 409)):
+            body = {**HELD, "job_id": "j", "tenant": owner}
+            said = await service.http.post("/jobs", json=body, headers={"Idempotency-Key": key})
+            assert said.status_code == status, (key, said.text)
+        own = [
+            await service.http.post("/jobs", json={**HELD, "job_id": "k"}, headers={"Idempotency-Key": "three"})
+            for _ in range(2)
+        ]
+        assert [one.status_code for one in own] == [201, 201]
+        assert own[0].json() == own[1].json()
+
+
+async def test_a_key_counts_as_waiting_and_is_held_up_by_a_full_store_unless_it_is_known(
+    nats_server: NatsServer,
+) -> None:
+    link = await connect(nats_server.options("scheduler"), "test")
+    await ensure_streams(link, 1, codec.encode(ClusterCreated(cluster_id="c")))
+    client = await Client.connect(options=nats_server.options("operator"))
+    intake = Intake(client, Follower(client.link))
+    one = Owned("t", read_form(HELD))
+    asking = asyncio.ensure_future(intake.submit_keyed(one, "known"))
+    await asyncio.sleep(0)
+    assert intake.waiting == 1
+    first = await asking
+    assert (isinstance(first, Submitted), intake.waiting) == (True, 0)
+    ask = client.link.request
+
+    async def nearly_full(subject: str, payload: bytes, timeout: float = 5.0) -> bytes:
+        full = b'{"limits":{"max_storage":1000},"storage":900}'
+        return full if subject == "$JS.API.INFO" else await ask(subject, payload, timeout)
+
+    client.link.request = nearly_full  # type: ignore[method-assign,assignment]
+    client.store = StoreCheck(client.link)
+    assert await intake.submit_keyed(one, "known") == first
+    with pytest.raises(StoreFull):
+        await intake.submit_keyed(one, "new")
+    await intake.close()
+    await client.close()
+    await link.close()
 
 
 @pytest.mark.parametrize("started", [0, 1, 3])

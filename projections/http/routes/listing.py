@@ -30,11 +30,6 @@ class _Wanted(Struct, frozen=True):
     statuses: list[str]
     labels: dict[str, str]
 
-    @property
-    def picks(self) -> bool:
-        """True when there is something that the schedulers cannot pick out."""
-        return bool(self.statuses or self.labels)
-
     def fits(self, view: JobView) -> bool:
         """True for what is asked for, as far as the schedulers have not picked it out."""
         if self.statuses and status_of(view.state, view.driver == "manual") not in self.statuses:
@@ -72,9 +67,8 @@ async def _page(desk: Desk, wanted: _Wanted, limit: int, cursor: str, min_seq: i
     """Jobs that fit, and the cursor of the next page; "" = there is none."""
     found: list[JobView] = []
     for _ in range(SCAN_PAGES):
-        page_size = PAGE_MAX if wanted.picks else limit - len(found)
         asked = query.ListRequest(
-            tenant=wanted.tenant, states=wanted.states, limit=page_size, cursor=cursor, min_seq=min_seq
+            tenant=wanted.tenant, states=wanted.states, limit=PAGE_MAX, cursor=cursor, min_seq=min_seq
         )
         page: JobList = await desk.ask(query.LIST, asked, JobList)
         for view in page.jobs:
