@@ -83,18 +83,20 @@ def test_a_file_of_tokens_that_cannot_be_used_is_refused_without_showing_one(
 
 
 def test_the_schema_of_the_catalogue_describes_every_example_and_refers_to_what_is_there() -> None:
-    schema = json.loads(catalogue_schema())
-    for subject, _ in EXAMPLES:
+    schemas = json.loads(catalogue_schema())
+    for subject, event in EXAMPLES:
         parts = subject.split(".")
         names = [
             subject,
-            ".".join([*parts[:2], "<node>"]),
+            f"{'.'.join(parts[:2])}.<node> {event.__struct_config__.tag}",
             ".".join([*parts[:2], "<tenant>", "<job>", parts[-1]]),
         ]
-        assert any(name in schema["subjects"] for name in names), subject
-    text = json.dumps(schema)
-    assert {one.split('"')[0] for one in text.split("#/$defs/")[1:]} == set(schema["$defs"])
-    assert schema["$defs"]["RunAssigned"]["properties"]["spec"]["$ref"] == "#/$defs/JobSpec"
+        assert any(name in schemas for name in names), subject
+    for subject, schema in schemas.items():
+        referred = {one.split('"')[0] for one in json.dumps(schema).split("#/$defs/")[1:]}
+        assert referred == set(schema["$defs"]), subject
+    order = schemas["ev.assign.<node> run.assigned"]["$defs"]
+    assert order["RunAssigned"]["properties"]["spec"]["$ref"] == "#/$defs/JobSpec"
 
 
 def test_the_documentation_is_openapi_3_1_and_every_route_has_the_one_error() -> None:
