@@ -9,7 +9,15 @@ import msgspec
 import nats.errors
 
 from eventsched import codec, query
-from eventsched.errors import Ambiguous, EventschedError, NoScheduler, NotFound, WaitTimeout
+from eventsched.errors import (
+    Ambiguous,
+    EventschedError,
+    NoScheduler,
+    NotFound,
+    PolicyRefused,
+    SchedulerFault,
+    WaitTimeout,
+)
 from eventsched.events import PolicyJudged
 from eventsched.log.link import Link
 from eventsched.log.port import EventLog
@@ -17,6 +25,13 @@ from eventsched.log.port import EventLog
 ATTEMPTS = 16
 HEDGE_S = 0.5
 RETRY_S = 0.2
+_BUSY = "503"
+_REFUSALS: dict[str, type[EventschedError]] = {
+    "404": NotFound,
+    "409": Ambiguous,
+    "500": SchedulerFault,
+    "504": WaitTimeout,
+}
 
 REPLICAS_S, QUIET_S = 0.5, 0.1
 """How long the statistics of all schedulers may take, and the silence after which no more are awaited."""
@@ -44,29 +59,37 @@ class Asker:
         self, subject: str, request: Any, kind: type[Answer], patience_s: float = HEDGE_S, attempts: int = ATTEMPTS
     ) -> Answer:
         """Ask any scheduler. One that is frozen may be handed the question, so after `patience_s` it is
-        asked again, most likely of another; the first answer counts.
+        asked again, most likely of another; the first answer counts. One that has no time says so, and is
+        asked again as well.
 
-        Raises NoScheduler, or what the scheduler answered: NotFound, Ambiguous, WaitTimeout.
+        Raises NoScheduler, or what the scheduler answered: NotFound, Ambiguous, WaitTimeout, SchedulerFault.
         """
         payload = msgspec.json.encode(request)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + patience_s * attempts
         asked: set[asyncio.Task[Any]] = set()
+        busy = ""
         try:
             while loop.time() < deadline:
                 asked.add(asyncio.ensure_future(self._once(subject, payload, deadline - loop.time())))
                 done, asked = await asyncio.wait(asked, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     reply = task.result()
-                    if reply is None:
+                    refused = reply is not None and reply.headers and query.ERROR_HEADER in reply.headers
+                    if refused and reply.headers.get(query.ERROR_CODE_HEADER) == _BUSY:
+                        busy = reply.headers[query.ERROR_HEADER]
                         await asyncio.sleep(RETRY_S)
-                    elif reply.headers and query.ERROR_HEADER in reply.headers:
+                    elif refused:
                         raise _refusal(reply)
+                    elif reply is None:
+                        await asyncio.sleep(RETRY_S)
                     else:
                         return msgspec.json.decode(reply.data, type=kind)
         finally:
             for task in asked:
                 task.cancel()
+        if busy:
+            raise NoScheduler(f"no scheduler has time for this: {busy}", "try again in a moment")
         raise NoScheduler(
             f"the log at {self._link.url} is there, but no scheduler answers",
             "start one with `eventsched scheduler` (or `eventsched dev`)",
@@ -116,7 +139,7 @@ def _report_in(payload: bytes) -> query.ReplicaReport | None:
 async def policy_answer(log: EventLog, request: int, timeout_s: float) -> int:
     """Sequence of the leader's answer to the `policy_set` at sequence `request`.
 
-    Raises EventschedError when it was refused, NoScheduler when nobody answers in time.
+    Raises PolicyRefused, or NoScheduler when nobody answers in time.
     """
     feed = log.read(request, ["ev.decide.policy_judged"])
     try:
@@ -126,7 +149,7 @@ async def policy_answer(log: EventLog, request: int, timeout_s: float) -> int:
                     event = codec.decode(entry.subject, entry.payload)
                     if isinstance(event, PolicyJudged) and event.request == request:
                         if event.refused:
-                            raise EventschedError(event.refused, "see `eventsched policy list`")
+                            raise PolicyRefused(event.refused, "see `eventsched policy list`")
                         return int(entry.seq)
     except TimeoutError:
         raise NoScheduler("no scheduler has answered yet", "the request is in the log, and will be judged") from None
@@ -143,5 +166,4 @@ def _refusal(reply: Any) -> EventschedError:
             text, hint = body.get("message", text), body.get("hint", "")
         except msgspec.MsgspecError:
             pass
-    kind = {"404": NotFound, "409": Ambiguous, "504": WaitTimeout}.get(code or "", EventschedError)
-    return kind(text, hint)
+    return _REFUSALS.get(code or "", EventschedError)(text, hint)

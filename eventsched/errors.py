@@ -20,6 +20,14 @@ class NoScheduler(EventschedError):
     """The server answers, but no scheduler does."""
 
 
+class SchedulerFault(EventschedError):
+    """A scheduler failed over a question; its log says why."""
+
+
+class PolicyRefused(EventschedError):
+    """The leader has refused the policy asked for; the message says why."""
+
+
 class PermissionDenied(EventschedError):
     """The server refuses this user that subject."""
 

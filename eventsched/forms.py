@@ -5,7 +5,8 @@
             job finished by hand (driver manual)
     nested  jobId, resourceRequest, slaType, maxTolerableCost, …; it runs nothing (driver fake)
 
-One form per job: mixed forms and unknown fields are refused by name. Everything becomes one
+One form per job, and one name for each thing: mixed forms, two names for one thing and unknown fields are
+refused by name. Everything becomes one
 `JobSpec` here, at the edge; nothing behind it knows these forms. In `_gb` a GB is 2^30 bytes.
 """
 
@@ -61,22 +62,22 @@ class _Request(Struct, forbid_unknown_fields=True):
 
     cpu: float = 1
     memory_gb: float = 0
-    gpuType: str | None = None  # noqa: N815
-    gpuCount: int = 0  # noqa: N815
+    gpu_type: str | None = field(name="gpuType", default=None)
+    gpu_count: int = field(name="gpuCount", default=0)
 
 
 class _Nested(Struct, forbid_unknown_fields=True, kw_only=True):
-    jobId: str = ""  # noqa: N815
-    tenantId: str = ""  # noqa: N815
+    job: str = field(name="jobId", default="")
     job_id: str = ""
+    owner: str = field(name="tenantId", default="")
     tenant: str = ""
     tenant_id: str = ""
     priority: int = 0
-    resourceRequest: _Request  # noqa: N815
-    slaType: Literal["BATCH", "LATENCY_SENSITIVE", "BEST_EFFORT"] = "BATCH"  # noqa: N815
-    maxTolerableCost: float | None = None  # noqa: N815
-    isRescheduled: bool = False  # noqa: N815
-    durationSeconds: float = NESTED_SECONDS  # noqa: N815
+    asked: _Request = field(name="resourceRequest")
+    sla: Literal["BATCH", "LATENCY_SENSITIVE", "BEST_EFFORT"] = field(name="slaType", default="BATCH")
+    cost: float | None = field(name="maxTolerableCost", default=None)
+    rescheduled: bool = field(name="isRescheduled", default=False)
+    duration_s: float = field(name="durationSeconds", default=NESTED_SECONDS)
     command: list[str] = field(default_factory=list)
 
 
@@ -102,10 +103,14 @@ def read_form(body: object) -> Submission:
     if not isinstance(body, dict):
         raise BadForm([Problem("wrong_type", "", "a job is a JSON object")])
     form = _form_of(body)
-    submission = _READERS[form](body)
-    wrong = _bad_ids(submission) + problems(submission.spec)
+    _check_said_once(body)
+    try:
+        submission = _READERS[form](body)
+        wrong = _bad_ids(submission) + problems(submission.spec)
+    except BadForm as error:
+        wrong = error.problems
     if wrong:
-        raise BadForm([_renamed(problem, form) for problem in wrong])
+        raise BadForm([_renamed(problem, form, body) for problem in wrong])
     return submission
 
 
@@ -178,15 +183,13 @@ def _read_flat(body: Mapping[str, Any]) -> Submission:
     job = _convert(body, _Flat)
     _text(body, "job_id")
     by_hand = not job.docker_image and (job.gpus is not None or job.submitted_at is not None)
-    if by_hand and (not job.gpus or not job.gpu_type):
-        name = "gpus" if not job.gpus else "gpu_type"
-        raise BadForm([Problem("missing_field", name, "a job without an image asks for gpus > 0 of a gpu_type")])
-    if job.gpus is not None and job.gpu_count is not None:
-        raise BadForm([Problem("bad_value", "gpu_count", "says the same as gpus; give one of them")])
     count = job.gpus if job.gpus is not None else job.gpu_count
+    if by_hand and (not count or not job.gpu_type):
+        name = "gpus" if not count else "gpu_type"
+        raise BadForm([Problem("missing_field", name, "a job without an image asks for gpus > 0 of a gpu_type")])
     model = job.gpu_type or ""
     resources = {
-        "cpu_millis": 1 if by_hand else _millis(job.cpu_cores, "cpu_cores"),
+        "cpu_millis": 1 if by_hand and "cpu_cores" not in body else _millis(job.cpu_cores, "cpu_cores"),
         "memory_bytes": _bytes(job.memory_gb, "memory_gb"),
         "gpus": (1 if model else 0) if count is None else count,
         "gpu_model": "" if model.lower() == "any" else model,
@@ -211,11 +214,10 @@ def _read_flat(body: Mapping[str, Any]) -> Submission:
 
 def _read_nested(body: Mapping[str, Any]) -> Submission:
     job = _convert(body, _Nested)
-    asked = job.resourceRequest
-    cost = job.maxTolerableCost
+    asked, cost = job.asked, job.cost
     if cost is not None and not 0 <= cost <= COST_MAX:
         raise BadForm([Problem("out_of_range", "maxTolerableCost", f"{cost:g} is not between 0 and {COST_MAX}")])
-    duration_ms = _duration_ms(job.durationSeconds)
+    duration_ms = _duration_ms(job.duration_s)
     spec = {
         "driver": "fake",
         "command": job.command,
@@ -223,17 +225,17 @@ def _read_nested(body: Mapping[str, Any]) -> Submission:
         "resources": {
             "cpu_millis": _millis(asked.cpu, "resourceRequest.cpu"),
             "memory_bytes": _bytes(asked.memory_gb, "resourceRequest.memory_gb"),
-            "gpus": asked.gpuCount,
-            "gpu_model": (asked.gpuType or "") if asked.gpuCount else "",
+            "gpus": asked.gpu_count,
+            "gpu_model": (asked.gpu_type or "") if asked.gpu_count else "",
         },
-        "sla": job.slaType.lower(),
+        "sla": job.sla.lower(),
         "max_price_micros_per_h": None if cost is None else round(cost * 60_000_000),
         "estimate_ms": duration_ms,
         "fake": FakeRun(duration_ms=duration_ms),
-        "labels": {"isRescheduled": "true"} if job.isRescheduled else {},
+        "labels": {"isRescheduled": "true"} if job.rescheduled else {},
     }
     return Submission(
-        _convert(spec, JobSpec), job.jobId or job.job_id, job.tenantId or job.tenant_id or job.tenant, "nested"
+        _convert(spec, JobSpec), job.job or job.job_id, job.owner or job.tenant_id or job.tenant, "nested"
     )
 
 
@@ -242,6 +244,8 @@ _READERS: dict[str, Callable[[Mapping[str, Any]], Submission]] = {
     "flat": _read_flat,
     "nested": _read_nested,
 }
+_SAME = (("job_id", "jobId"), ("tenant", "tenant_id", "tenantId"), ("gpus", "gpu_count"), ("max_runtime", "timeout_s"))
+"""Names of one thing."""
 _NAMES: dict[str, dict[str, str]] = {
     "flat": {
         "image": "docker_image",
@@ -264,10 +268,19 @@ _NAMES: dict[str, dict[str, str]] = {
 }
 
 
-def _renamed(problem: Problem, form: str) -> Problem:
-    """A problem of the spec under the name its field has in the form it came in."""
+def _check_said_once(body: Mapping[str, Any]) -> None:
+    twice = [given for names in _SAME if len(given := [one for one in names if body.get(one) is not None]) > 1]
+    if twice:
+        raise BadForm(
+            [Problem("bad_value", two, f"says the same as {one}; give one of them") for one, two, *_ in twice]
+        )
+
+
+def _renamed(problem: Problem, form: str, body: Mapping[str, Any]) -> Problem:
+    """A problem under the name its field has in the form it came in: of several, the one that was written."""
     name = _NAMES.get(form, {}).get(problem.field, problem.field)
-    return Problem(problem.code, name, problem.detail)
+    synonyms = next((names for names in _SAME if name in names), ())
+    return Problem(problem.code, next((one for one in synonyms if body.get(one) is not None), name), problem.detail)
 
 
 def _millis(cores: float, name: str) -> int:

@@ -36,12 +36,13 @@ ERROR_CODE_HEADER = "Nats-Service-Error-Code"
 
 
 class GetRequest(Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """One job by id, or by the beginning of its id; tenant "" = any that has it, `prefer` first."""
+    """One job by id, or (unless `exact`) by the beginning of its id; tenant "" = any that has it, `prefer` first."""
 
     job_id: str
     tenant: str = ""
     min_seq: int = 0
     prefer: str = ""
+    exact: bool = False
 
 
 class ExplainRequest(Struct, forbid_unknown_fields=True, omit_defaults=True):

@@ -85,7 +85,8 @@ class JobFilter:
         if not self._mine(order.tenant, order.job, order.member):
             return False
         self._runs[recorded.seq] = order.member
-        self._open[order.member] = (recorded.seq, recorded.subject.rpartition(".")[2])
+        last = (recorded.seq, recorded.subject.rpartition(".")[2])
+        self._open[order.member] = max(self._open.get(order.member, last), last)
         return True
 
     def _ended(self, run: int) -> bool:

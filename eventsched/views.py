@@ -39,7 +39,7 @@ class JobView(_View, kw_only=True):
     state: pending, assigned, starting, running, succeeded, failed, aborted, timed_out, rejected, expired.
     reason, detail: why it waits or how it ended: a stable code and words.
     seq: sequence of its submission. run: the current or last run.
-    members: of an array, how many are in which state. position: place in its class's queue, from 1.
+    members: of an array, how many are in which state.
     cost_micros: what its runs have cost so far, in millionths of the currency.
     """
 
@@ -185,6 +185,7 @@ class Stats(_View, kw_only=True):
 
     jobs: live jobs by state. ended: all that ever ended, by state. seq: last sequence folded by
     the scheduler that answers; lag: entries it knows of and has not folded.
+    nodes: by state. nodes_open: how many of them take work (ready, neither cordoned nor drained).
     """
 
     cluster_id: str
@@ -204,6 +205,7 @@ class Stats(_View, kw_only=True):
     runs: int
     anomalies: dict[str, int]
     recent_anomalies: list[dict[str, Any]] = field(default_factory=list)
+    nodes_open: int = 0
     late_reports: int = 0
     void_assigns: int = 0
     digest_mismatches: int = 0

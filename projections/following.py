@@ -75,6 +75,13 @@ class Follower:
         """The log itself, for who begins before `recent`."""
         return self._log.read(from_seq)
 
+    async def entry(self, seq: int) -> Entry | None:
+        """One entry of the log, from those that are kept if it is among them."""
+        recent = self.recent
+        if recent and recent[0].seq <= seq <= recent[-1].seq:
+            return recent[seq - recent[0].seq]
+        return await self._log.at(seq)
+
     def now_ms(self) -> int:
         """The log's time now, as far as this replica can say."""
         if self.state.clock_mode == "manual":

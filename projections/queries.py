@@ -79,6 +79,8 @@ class Queries:
     def get(self, request: GetRequest, now_ms: int) -> JobView:
         """One job by id or by the beginning of its id. Raises NotFound (with near matches), Ambiguous."""
         found = self._exactly(request.job_id, request.tenant, now_ms)
+        if not found and request.exact:
+            raise NotFound(f"no job {request.job_id[:80]!r}")
         if not found and request.prefer:
             found = self._by_beginning(request.job_id, request.prefer, now_ms)
         if not found:
@@ -259,6 +261,14 @@ class Queries:
             return iter(())
         view = self.view(parent, now_ms)
         return ((index, view_of_range(view, parent, index, state)) for index in indexes)
+
+
+def cut(page: JobList, request: ListRequest, count: int) -> JobList:
+    """The first jobs of a page (not all of them), with the cursor that leads to the others."""
+    kept, following = page.jobs[:count], page.jobs[count]
+    member = split_member(following.job_id)
+    at = kept[-1].seq if not request.array or member is None else member[1]
+    return JobList(jobs=kept, cursor=str(at), seq=page.seq)
 
 
 def _gaps(taken: Iterator[int], start: int, end: int) -> Iterator[int]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from eventsched import codec, subjects
 from eventsched.events import ClusterCreated, LeaderClaimed, NodeJoined, RunEnded, RunStarted
+from eventsched.events.runs import Outcome
 from eventsched.log.port import Entry
 from eventsched.projections.cluster.check import check
 from eventsched.projections.cluster.evolve import evolve
@@ -67,7 +70,7 @@ class Ledger:
         runs: tuple[int, ...] = (),
         leash: bool = True,
         drivers: tuple[str, ...] = ("fake", "docker", "process", "manual"),
-        **more: object,
+        **more: Any,
     ) -> int:
         """An agent joins; the session."""
         devices = tuple(Gpu(f"{node}-gpu{index}", model) for index, model in enumerate(gpus))
@@ -80,7 +83,7 @@ class Ledger:
             leash=leash,
             fence_after_ms=20_000,
             stop_ms=12_000,
-            **more,  # type: ignore[arg-type]
+            **more,
         )
         return self.put(subjects.node(node), event)
 
@@ -96,9 +99,9 @@ class Ledger:
         """The agent reports a start."""
         self.put(subjects.run(self.run(run).node), RunStarted(run=run))
 
-    def ended(self, run: int, outcome: str = "exited", exit_code: int | None = 0, reason: str = "") -> None:
+    def ended(self, run: int, outcome: Outcome = "exited", exit_code: int | None = 0, reason: str = "") -> None:
         """The agent reports an end."""
-        event = RunEnded(run=run, outcome=outcome, exit_code=exit_code, reason=reason)  # type: ignore[arg-type]
+        event = RunEnded(run=run, outcome=outcome, exit_code=exit_code, reason=reason)
         self.put(subjects.run(self.run(run).node), event)
 
     # ---- deciding -----------------------------------------------------------------------------

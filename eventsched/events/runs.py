@@ -10,6 +10,8 @@ from typing import Literal
 
 from eventsched.wire import Event, Int
 
+Outcome = Literal["exited", "oom", "timed_out", "stopped", "start_failed", "lost"]
+
 
 class RunStarting(Event, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="run.starting"):
     """The start takes a while: what it is doing (`pulling`, `creating`, `queued`)."""
@@ -39,7 +41,7 @@ class RunEnded(Event, frozen=True, kw_only=True, omit_defaults=True, tag_field="
     """
 
     run: Int
-    outcome: Literal["exited", "oom", "timed_out", "stopped", "start_failed", "lost"]
+    outcome: Outcome
     exit_code: Int | None = None
     reason: str = ""
     detail: str = ""

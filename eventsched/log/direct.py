@@ -18,8 +18,9 @@ import msgspec
 import nats.errors
 import structlog
 
-from eventsched.errors import LogGap, NoServer
+from eventsched.errors import NoServer
 from eventsched.log import seams
+from eventsched.log.holes import HOLES_MAX, lost_event
 from eventsched.log.link import Link
 from eventsched.log.matching import matches
 from eventsched.log.port import Entry
@@ -31,7 +32,6 @@ POLL_MIN_S = 0.02
 POLL_MAX_S = 0.25
 RETRY_S = 0.1
 MISSING_S = 10.0
-HOLES_MAX = 3
 _log = structlog.get_logger("eventsched.direct")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -179,10 +179,7 @@ class DirectReader:
             count = next(index for index, entry in enumerate(entries) if entry.seq != expected + index)
             self._holes = 0 if count else self._holes + 1
             if self._holes >= HOLES_MAX:
-                raise LogGap(
-                    f"stream {self._stream} has no sequence {expected} (next is {entries[0].seq}): events are lost",
-                    "restore the stream from a replica or a backup; nothing was folded beyond the gap",
-                )
+                raise lost_event(self._stream, expected, entries[0].seq)
         pending += len(entries) - count
         if count:
             self._next = entries[count - 1].seq + 1

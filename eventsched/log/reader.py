@@ -19,6 +19,7 @@ import structlog
 
 from eventsched.errors import LogGap, NoServer, PermissionDenied
 from eventsched.log import seams
+from eventsched.log.holes import HOLES_MAX, lost_event
 from eventsched.log.link import Link
 from eventsched.log.port import Entry
 from eventsched.log.streams import NANOS
@@ -275,11 +276,8 @@ class StreamReader:
     def _hole(self, expected: int, got: int) -> None:
         """A consumer may lose its place; a stream may not: the same hole thrice is a lost event."""
         self._holes += 1
-        if self._holes >= 3 and self._contiguous:
-            self._failure = LogGap(
-                f"stream {self._stream} has no sequence {expected} (next is {got}): events are lost",
-                "restore the stream from a replica or a backup; nothing was folded beyond the gap",
-            )
+        if self._holes >= HOLES_MAX and self._contiguous:
+            self._failure = lost_event(self._stream, expected, got)
             self._ready.set()
         self._restart.set()
 

@@ -36,7 +36,3 @@ class StoreCheck:
                 "enlarge the store of the NATS server; running jobs go on",
             )
         self._good_until = now + CHECK_EVERY_S
-
-    def forget(self) -> None:
-        """Look again at the next check."""
-        self._good_until = 0.0

@@ -16,6 +16,12 @@ def is_unreached(array: ArrayState, index: int) -> bool:
     return index >= array.next and index not in array.taken
 
 
+def unreached(job: Job) -> int:
+    """How many members of an array are still part of its range; of any other job, none."""
+    array = job.array
+    return 0 if array is None else job.spec.array - array.next - len(array.taken)
+
+
 def reach_member(state: ClusterState, parent: Job, index: int) -> Job | None:
     """The member as a job, made now if it was part of the range; None if it is unknown or forgotten."""
     if parent.array is None or not 0 <= index < parent.spec.array:

@@ -6,6 +6,7 @@ events, never time); older ones are answered from the history, which the same fo
 
 from __future__ import annotations
 
+from eventsched.projections.cluster.arrays import unreached
 from eventsched.projections.cluster.state import TERMINAL, ArrayState, ClusterState, Job
 
 
@@ -80,12 +81,12 @@ def end_unreached(state: ClusterState, parent: Job, final: str, reason: str, det
     """End all members of an array that were never reached, without making objects of them."""
     array = parent.array
     assert array is not None
-    unreached = parent.spec.array - array.next - len(array.taken)
+    count = unreached(parent)
     array.next = parent.spec.array
     array.taken.clear()
-    if unreached:
-        state.ended[final] = state.ended.get(final, 0) + unreached
-        array.ended[final] = array.ended.get(final, 0) + unreached
+    if count:
+        state.ended[final] = state.ended.get(final, 0) + count
+        array.ended[final] = array.ended.get(final, 0) + count
     if array.ended.get(final) == parent.spec.array:
         finish(state, parent, final, reason, detail)
     else:

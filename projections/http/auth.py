@@ -95,9 +95,7 @@ class Gate:
     """
 
     def __init__(self, tokens: list[Token], *, open_on_loopback: bool) -> None:
-        self._callers = [
-            (one.token.encode(), Caller(one.tenant if one.role != "operator" else "", one.role)) for one in tokens
-        ]
+        self._callers = [(one.token.encode(), one.caller) for one in tokens]
         self._open = open_on_loopback
 
     def caller(self, connection: ASGIConnection[Any, Any, Any, Any]) -> Caller:

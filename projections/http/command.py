@@ -10,6 +10,8 @@ import multiprocessing.connection
 import os
 import signal
 import socket
+import time
+from collections import deque
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Annotated
@@ -29,6 +31,8 @@ from eventsched.telemetry import configure_logging
 DEFAULT_PORT = 8000
 WORKERS_MAX = 64
 DEATHS_MAX = 5
+DEATHS_WITHIN_S = 60.0
+_TOLD = (signal.SIGINT, signal.SIGTERM)
 
 
 def api(
@@ -87,49 +91,70 @@ def _work(options: LinkOptions, listener: socket.socket, gate: Gate, desk: Desk)
     async def until_told() -> None:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
-        for one in (signal.SIGINT, signal.SIGTERM):
+        for one in _TOLD:
             loop.add_signal_handler(one, stop.set)
         await serve(options, listener, gate, desk, stop)
 
     uvloop.run(until_told())
 
 
+class Deaths:
+    """Counts deaths of late: workers that keep dying are no use, those that die now and then are replaced."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._at_s: deque[float] = deque()
+
+    def too_many(self, now_s: float) -> bool:
+        """True when with the one of this moment more have died within a minute than should."""
+        self._at_s.append(now_s)
+        while now_s - self._at_s[0] > DEATHS_WITHIN_S:
+            self._at_s.popleft()
+        return len(self._at_s) > self._most
+
+
 class _Workers:
-    """Processes over one socket; one that dies is replaced, unless all die at once."""
+    """Processes over one socket; one that dies is replaced, unless they keep dying."""
 
     def __init__(self, options: LinkOptions, listener: socket.socket, gate: Gate, limits: Limits, count: int) -> None:
         self._arguments = options, listener, gate
         self._limits = limits
         self._fork = multiprocessing.get_context("fork")
         self._ready = self._fork.Array("b", count, lock=False)
+        self._deaths = Deaths(DEATHS_MAX * count)
+        self._pid = os.getpid()
         self._stopping = False
         self._alive: dict[int, BaseProcess] = {}
 
     def run(self) -> int:
         """Run until told to stop. Raises EventschedError when workers cannot live."""
-        for one in (signal.SIGINT, signal.SIGTERM):
+        for one in _TOLD:
             signal.signal(one, self._stop)
         for index in range(len(self._ready)):
             self._start(index)
-        deaths = 0
         while self._alive:
             multiprocessing.connection.wait([process.sentinel for process in self._alive.values()])
             for index in [index for index, process in self._alive.items() if not process.is_alive()]:
                 del self._alive[index]
-                deaths += 1
-                if self._stopping:
-                    continue
-                if deaths > DEATHS_MAX * len(self._ready):
+                if not self._stopping and self._deaths.too_many(time.monotonic()):
                     self._stop()
                     raise EventschedError("workers keep dying", "see what they said above")
                 self._start(index)
         return 0
 
     def _start(self, index: int) -> None:
-        self._alive[index] = self._fork.Process(target=self._child, args=(index,))
-        self._alive[index].start()
+        if self._stopping:
+            return
+        self._ready[index] = 0
+        process = self._fork.Process(target=self._child, args=(index,))
+        process.start()
+        self._alive[index] = process
+        if self._stopping:  # told so while it was being made, when it was not known yet
+            self._stop()
 
     def _child(self, index: int) -> None:
+        for one in _TOLD:
+            signal.signal(one, signal.SIG_DFL)
         die_with_parent()
 
         def others_ready() -> bool:
@@ -139,6 +164,8 @@ class _Workers:
         _work(*self._arguments, Desk(self._limits, others_ready))
 
     def _stop(self, *_: object) -> None:
+        if os.getpid() != self._pid:  # a child that has not yet put off its parent's handlers
+            os._exit(0)
         self._stopping = True
         for process in self._alive.values():
             if process.pid:

@@ -175,8 +175,8 @@ class Desk:
             await self.folded(self.intake.written)
             view = self._live(owner, job_id)
         if view is None:
-            view = await self.ask(query.GET, GetRequest(job_id, owner, self.intake.written), JobView)
-        if view.job_id != job_id or not caller.sees(view.tenant):
+            view = await self.ask(query.GET, GetRequest(job_id, owner, self.intake.written, exact=True), JobView)
+        if not caller.sees(view.tenant):
             raise NotFound(f"no job {job_id[:80]!r}")
         return view
 

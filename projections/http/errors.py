@@ -26,6 +26,8 @@ from eventsched.errors import (
     NoServer,
     NotFound,
     PermissionDenied,
+    PolicyRefused,
+    SchedulerFault,
     StoreFull,
     WaitTimeout,
 )
@@ -75,12 +77,14 @@ _OF_THE_COMMAND_LINE = re.compile(r"--\w|`eventsched")
 _OTHER = (400, "INVALID_STATE")
 _KINDS: tuple[tuple[type[EventschedError], int, str], ...] = (
     (InvalidSpec, 422, "VALIDATION_ERROR"),
+    (PolicyRefused, 422, "VALIDATION_ERROR"),
     (DuplicateJob, 409, "DUPLICATE_JOB"),
     (NotFound, 404, "JOB_NOT_FOUND"),
     (Ambiguous, 409, "AMBIGUOUS_JOB"),
     (StoreFull, 503, "STORE_FULL"),
     (PermissionDenied, 403, "FORBIDDEN"),
     (WaitTimeout, 504, "NOT_FOLDED_YET"),
+    (SchedulerFault, 500, "INTERNAL_ERROR"),
     (NoScheduler, 503, "SERVICE_NOT_READY"),
     (NoServer, 503, "SERVICE_NOT_READY"),
     (OutcomeUnknown, 504, "OUTCOME_UNKNOWN"),
@@ -93,8 +97,6 @@ _KINDS: tuple[tuple[type[EventschedError], int, str], ...] = (
 
 def of_eventsched(error: EventschedError) -> ApiError:
     """One of our errors as an answer; what has no status of its own is a conflict with the present state."""
-    if isinstance(error, ApiError):
-        return error
     details = []
     if isinstance(error, BadForm):
         details = [Detail(one.field, one.code, one.detail) for one in error.problems]

@@ -3,13 +3,16 @@
 All followers of one process are served from the entries its replica has read anyway; only who begins
 further back reads the log for itself, until it has caught up. An event is put into words once,
 however many follow.
+
+Events of a run do not say whose it is. Its id is the sequence of its assign, so who resumes behind that
+is told it by the assign itself, wherever it lies.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from msgspec import structs
+from msgspec import Raw, structs
 from msgspec.json import encode
 
 from eventsched import codec
@@ -24,9 +27,9 @@ from eventsched.events import (
     StopOrdered,
 )
 from eventsched.log.port import Entry
-from eventsched.projections.cluster.state import ClusterState
 from eventsched.projections.following import Follower
 from eventsched.recorded import Recorded
+from eventsched.spec import JobSpec
 from eventsched.stories import JobFilter, kind_of
 from eventsched.views import JobView
 
@@ -34,15 +37,20 @@ KEEP_ALIVE_S = 15.0
 KEEP_ALIVE = b": nothing new\n\n"
 AT_ONCE = 1_000
 FRAMES_MAX = 20_000
+ORIGINS_MAX = 5_000
+_OF_A_RUN = (RunStarting, RunStarted, RunEnded, StopOrdered, FinishOrdered)
 
 
 class TenantFilter:
-    """Picks what one tenant may see: events about its own jobs and runs, verdicts without those of others."""
+    """Picks what one tenant may see: events about its own jobs and runs, verdicts without those of others.
 
-    def __init__(self, tenant: str, state: ClusterState) -> None:
+    It has to be shown the assign of a run before the run's other events.
+    """
+
+    def __init__(self, tenant: str) -> None:
         self._tenant = tenant
         self._subject = f"ev.job.{tenant}."
-        self._runs = {run.seq: None for run in state.runs.values() if run.key.startswith(f"{tenant}/")}
+        self.runs: dict[int, None] = {}
         self._submitted: dict[int, None] = {}
 
     def __call__(self, recorded: Recorded) -> Recorded | None:
@@ -56,13 +64,16 @@ class TenantFilter:
             case RunAssigned():
                 if event.tenant != self._tenant:
                     return None
-                self._runs[recorded.seq] = None
+                self.runs[recorded.seq] = None
                 return recorded
             case RunStarting() | RunStarted() | RunEnded() | StopOrdered() | FinishOrdered():
-                return recorded if event.run in self._runs else None
+                own = event.run in self.runs
+                if own and isinstance(event, RunEnded):
+                    del self.runs[event.run]
+                return recorded if own else None
             case Concluded():
-                own = tuple(one for one in event.jobs if one.tenant == self._tenant)
-                return _with(recorded, structs.replace(event, jobs=own)) if own else None
+                jobs = tuple(one for one in event.jobs if one.tenant == self._tenant)
+                return _with(recorded, structs.replace(event, jobs=jobs)) if jobs else None
             case Admitted():
                 judged = [seq for seq in self._submitted if seq <= event.upto]
                 rejected = tuple(one for one in event.rejected if one.seq in self._submitted)
@@ -82,27 +93,55 @@ class Feed:
     def __init__(self, follower: Follower) -> None:
         self._follower = follower
         self._frames: dict[int, bytes] = {}
+        self._origins: dict[int, Recorded | None] = {}
 
     async def frames(
         self, from_seq: int, *, follow: bool, job: JobView | None = None, tenant: str = ""
     ) -> AsyncIterator[bytes]:
         """Events from a sequence on, framed; without `follow` up to the last one now."""
         of_job = JobFilter(job) if job is not None else None
-        of_tenant = TenantFilter(tenant, self._follower.state) if tenant else None
+        of_tenant = TenantFilter(tenant) if tenant else None
         upto = None if follow else self._follower.state.seq
-        async for entries in self._entries(max(1, from_seq), upto):
+        first = max(1, from_seq)
+        async for entries in self._entries(first, upto):
             parts = []
             for entry in entries:
                 if of_job is None and of_tenant is None:
                     parts.append(self._shared(entry))
                     continue
-                recorded: Recorded | None = _recorded(entry)
-                if recorded is not None and of_tenant is not None:
-                    recorded = of_tenant(recorded)
+                event = _recorded(entry)
+                for origin in await self._origins_of(event, first):
+                    if of_tenant is not None:
+                        of_tenant(origin)
+                    if of_job is not None:
+                        of_job(origin)
+                recorded = event if of_tenant is None else of_tenant(event)
                 if recorded is not None and (of_job is None or of_job(recorded)):
                     parts.append(_frame(recorded))
             if parts or not entries:
                 yield b"".join(parts) or KEEP_ALIVE
+
+    async def _origins_of(self, recorded: Recorded, first: int) -> list[Recorded]:
+        """What came before `first` and tells whose an event is: a run's assign, submissions that are rejected."""
+        event = recorded.event
+        if isinstance(event, _OF_A_RUN):
+            seqs = [event.run]
+        elif isinstance(event, Admitted):
+            seqs = [one.seq for one in event.rejected]
+        else:
+            return []
+        found = [await self._origin(seq) for seq in seqs if 0 < seq < first]
+        return [one for one in found if one is not None]
+
+    async def _origin(self, seq: int) -> Recorded | None:
+        """A submission or an assign; None when anything else is there (agents may cite whatever they like)."""
+        if seq not in self._origins:
+            entry = await self._follower.entry(seq)
+            self._origins[seq] = None if entry is None else _origin_in(_recorded(entry))
+            if len(self._origins) > ORIGINS_MAX:
+                for old in list(self._origins)[: ORIGINS_MAX // 2]:
+                    del self._origins[old]
+        return self._origins[seq]
 
     async def _entries(self, at: int, upto: int | None) -> AsyncIterator[list[Entry]]:
         """Entries from `at` on, some at a time; [] when nothing has come for a while."""
@@ -155,6 +194,14 @@ class Feed:
 
 def _recorded(entry: Entry) -> Recorded:
     return Recorded(entry.seq, entry.at_ms, entry.subject, codec.decode(entry.subject, entry.payload))
+
+
+def _origin_in(recorded: Recorded) -> Recorded | None:
+    """As much of a submission or an assign as tells whose it is."""
+    if isinstance(recorded.event, RunAssigned):
+        return structs.replace(recorded, event=structs.replace(recorded.event, spec=Raw(b"{}")))
+    submitted = recorded.subject.startswith("ev.job.") and recorded.subject.endswith(".submitted")
+    return structs.replace(recorded, event=JobSpec()) if submitted else None
 
 
 def _frame(recorded: Recorded) -> bytes:

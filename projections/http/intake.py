@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from eventsched import codec, subjects
 from eventsched.client import Client, Submitted
-from eventsched.errors import DuplicateJob, EventschedError, InvalidSpec, WaitTimeout
+from eventsched.errors import DuplicateJob, EventschedError, InvalidSpec, StoreFull, WaitTimeout
 from eventsched.events import Keyed
 from eventsched.forms import Submission
 from eventsched.ids import job_key
@@ -72,8 +72,8 @@ class Intake:
     # ---- submissions --------------------------------------------------------------------------
 
     async def submit(self, jobs: Sequence[Owned]) -> list[Fate]:
-        """Submit jobs; each has its own fate, in order."""
-        await self._client.submit_many(())  # looks after the store: raises StoreFull while it is nearly full
+        """Submit jobs; each has its own fate, in order. Raises StoreFull."""
+        await self._client.store.check()
         self.waiting += len(jobs)
         try:
             ids = [one.job.job_id or new_job_id(one.job.spec.name) for one in jobs]
@@ -116,7 +116,14 @@ class Intake:
     # ---- with a key ---------------------------------------------------------------------------
 
     async def submit_keyed(self, one: Owned, key: str) -> Fate:
-        """Submit a job under an idempotency key; a second time gives the first answer."""
+        """Submit a job under an idempotency key; a second time gives the first answer. Raises StoreFull."""
+        self.waiting += 1
+        try:
+            return await self._submit_keyed(one, key)
+        finally:
+            self.waiting -= 1
+
+    async def _submit_keyed(self, one: Owned, key: str) -> Fate:
         if not 0 < len(key) <= KEY_MAX or not key.isprintable():
             raise ApiError(422, "VALIDATION_ERROR", f"Idempotency-Key: 1 to {KEY_MAX} printable characters")
         subject = subjects.job(one.tenant, "k-" + hashlib.sha256(key.encode()).hexdigest()[:40], "keyed")
@@ -127,6 +134,13 @@ class Intake:
         last: AppendError | None = None
         loop = asyncio.get_running_loop()
         deadline = loop.time() + GIVE_UP_S
+        try:
+            await self._client.store.check()
+        except StoreFull:
+            found = await self._first(subject)
+            if found is None:
+                raise
+            return await self._again(one.tenant, found, body_hash)
         async with self._keyed:
             while last is None or loop.time() < deadline:
                 try:
@@ -135,7 +149,7 @@ class Intake:
                     found = await self._first(subject)
                     if found is None:
                         return submit_error(error, one.tenant, job_id)
-                    return self._again(one.tenant, found, body_hash)
+                    return await self._again(one.tenant, found, body_hash)
                 except (Busy, Unavailable, OutcomeUnknown) as error:
                     last = error
                     await asyncio.sleep(RETRY_S * (1 + secrets.randbelow(4)))  # others wait for the same subject
@@ -144,11 +158,17 @@ class Intake:
                     return await self._accepted(one.tenant, job_id, seq)
         return last
 
-    def _again(self, tenant: str, found: tuple[int, Keyed], body_hash: str) -> Fate:
-        seq, first = found
+    async def _again(self, tenant: str, found: tuple[int, Keyed], body_hash: str) -> Fate:
+        keyed_seq, first = found
         if first.body_hash != body_hash:
             return ApiError(409, "IDEMPOTENCY_CONFLICT", "this Idempotency-Key was used for another job")
-        return Submitted(first.job_id, tenant, seq + 1)  # the submission follows its key
+        seq, state = keyed_seq + 1, self._follower.state  # the submission follows its key
+        if state.job_id_scope == "cluster":  # it may have been void
+            await self._follower.folded(seq)
+            own = job_key(tenant, first.job_id)
+            if state.job_ids.get(first.job_id, own) != own:
+                return _taken(first.job_id)
+        return Submitted(first.job_id, tenant, seq)
 
     async def _first(self, subject: str) -> tuple[int, Keyed] | None:
         """What is stored under a key, from the stream's leader."""

@@ -130,25 +130,40 @@ def _ndjson(lines: Iterator[tuple[int, bytes]]) -> Iterator[Row]:
             yield Row(number, wrong=_wrong("wrong_type", "", f"is not JSON: {error}"))
 
 
-def _records(lines: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, list[str]]]:
-    """(line it begins on, fields) of each CSV record; a quoted field may hold ends of lines."""
+csv.field_size_limit(LINE_MAX)
+Record = tuple[int, list[str] | BadForm]
+"""The line it begins on, and its fields, or what is wrong with it."""
+
+
+def _records(lines: Iterator[tuple[int, bytes]]) -> Iterator[Record]:
+    """Each CSV record; a quoted field may hold ends of lines."""
     held: list[str] = []
-    began = size = 0
+    began = size = quotes = 0
     for number, line in lines:
         began = began if held else number
         held.append(line.decode(errors="replace"))
-        size += len(line)
-        if sum(part.count('"') for part in held) % 2 and size <= LINE_MAX:
+        size += len(line) + 1
+        quotes += held[-1].count('"')
+        if quotes % 2 and size <= LINE_MAX:
             continue
         if any(held):
-            yield began, next(csv.reader(["\n".join(held)]), [])
-        held, size = [], 0
+            yield began, _fields(held, size)
+        held, size, quotes = [], 0, 0
     if held:
-        yield began, next(csv.reader(["\n".join(held)]), [])
+        yield began, _fields(held, size)
 
 
-def _columns(header: tuple[int, list[str]] | None) -> list[str]:
-    names = [name.strip() for name in header[1]] if header else []
+def _fields(lines: list[str], size: int) -> list[str] | BadForm:
+    if size > LINE_MAX:
+        return _wrong("too_large", "", f"the row is longer than {LINE_MAX} bytes, or a quote in it is never closed")
+    try:
+        return next(csv.reader(["\n".join(lines)]), [])
+    except csv.Error as error:
+        return _wrong("wrong_type", "", f"is not CSV: {str(error).partition(' - ')[0]}")
+
+
+def _columns(header: Record | None) -> list[str]:
+    names = [name.strip() for name in header[1]] if header and isinstance(header[1], list) else []
     wanted = f"a CSV begins with its header, e.g. {','.join(CSV_HEADER)}"
     unknown = [name for name in names if name not in COLUMNS]
     if not names or unknown or len(dict.fromkeys(names)) < len(names):
@@ -159,6 +174,9 @@ def _columns(header: tuple[int, list[str]] | None) -> list[str]:
 
 def _csv(lines: Iterator[tuple[int, bytes]], columns: list[str]) -> Iterator[Row]:
     for number, fields in _records(lines):
+        if isinstance(fields, BadForm):
+            yield Row(number, wrong=fields)
+            continue
         if len(fields) != len(columns):
             yield Row(number, wrong=_wrong("wrong_type", "", f"{len(fields)} fields; the header has {len(columns)}"))
             continue

@@ -14,6 +14,8 @@ from eventsched.projections.http.errors import ApiError
 from eventsched.views import JobView, NodeView, Stats
 
 GIB = 1 << 30
+ONLINE = ("ready", "suspect", "draining", "drained")
+"""States of a node whose agent is there, whether or not it takes work."""
 _STATUS = {
     "pending": "PENDING",
     "assigned": "ASSIGNED",
@@ -90,7 +92,7 @@ def executor_body(view: NodeView, caller: Caller) -> dict[str, Any]:
     total, free = view.capacity, view.free
     return {
         "executor_id": view.node,
-        "status": "ONLINE" if view.state in ("ready", "suspect") else "OFFLINE",
+        "status": "ONLINE" if view.state in ONLINE else "OFFLINE",
         "state": view.state,
         "cordoned": view.cordoned,
         "total_cpu_cores": total["cpu_millis"] / 1000,
@@ -125,14 +127,14 @@ def stats_body(stats: Stats) -> dict[str, Any]:
         "failed_jobs": sum(ended.get(state, 0) for state in ("failed", "timed_out", "rejected", "expired")),
         "aborted_jobs": ended.get("aborted", 0),
         "executors": sum(stats.nodes.values()),
-        "online_executors": stats.nodes.get("ready", 0),
+        "online_executors": sum(stats.nodes.get(state, 0) for state in ONLINE),
         "gpus": {
             model: {"capacity": count, "free": stats.free["gpus"].get(model, 0)}
             for model, count in stats.capacity["gpus"].items()
         },
         "cpu_utilization": _share(stats.capacity["cpu_millis"], stats.free["cpu_millis"]),
         "memory_utilization": _share(stats.capacity["memory_bytes"], stats.free["memory_bytes"]),
-        "reason": "no_nodes" if not stats.nodes.get("ready") else "",
+        "reason": "" if stats.nodes_open else "no_nodes",
     }
     return body
 

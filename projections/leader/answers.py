@@ -9,13 +9,14 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import structs
+from msgspec.json import encode
 
 from eventsched import query
 from eventsched.endpoints import schema_of
 from eventsched.errors import NotFound
 from eventsched.explanation import Explanation
 from eventsched.projections.leader.service import Answer
-from eventsched.projections.queries import Queries
+from eventsched.projections.queries import Queries, cut
 from eventsched.projections.scheduling.planner import Planner
 from eventsched.projections.views import present
 from eventsched.projections.views.choices import choice_of
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from eventsched.projections.leader.shell import Scheduler
 
 
+PAGE_BYTES = 900_000
+"""A page of jobs has to fit in a message, which servers take up to a MiB of."""
 Found = TypeVar("Found")
 NodeViews = list[NodeView]
 PolicyViews = list[PolicyView]
@@ -40,7 +43,6 @@ class Answers:
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
         self._queries = Queries(scheduler.core.state, None)
-        self._made: tuple[int, Planner] | None = None
 
     def endpoints(self) -> dict[str, Answer]:
         """Name -> coroutine that answers. What is read is the same for all who ask; what is written is not."""
@@ -104,14 +106,12 @@ class Answers:
 
     @property
     def _planner(self) -> Planner:
-        """The leader's own, or one made for this very state."""
+        """The leader's own, or the one kept beside for questions."""
         state, leading = self._scheduler.core.state, self._scheduler.core.planner
         if leading is not None:
             leading.sync(state)
             return leading
-        if self._made is None or self._made[0] != state.seq:
-            self._made = state.seq, Planner(state)
-        return self._made[1]
+        return self._scheduler.spare.planner(state, time.monotonic())
 
     async def wait(self, request: query.WaitRequest) -> JobView:
         """One job, once it has ended; or as it is when the time is up."""
@@ -127,9 +127,15 @@ class Answers:
         return view
 
     async def list(self, request: query.ListRequest) -> JobList:
-        """A page of jobs."""
+        """A page of jobs, of which no more are given than fit in a message."""
         now_ms = await self._up_to_date(request.min_seq)
-        return self._asked(lambda: self._queries.list(request, now_ms))
+        page = self._asked(lambda: self._queries.list(request, now_ms))
+        size = 0
+        for count, view in enumerate(page.jobs):
+            size += len(encode(view)) + 1
+            if size > PAGE_BYTES and count:
+                return cut(page, request, count)
+        return page
 
     def _asked(self, ask: Callable[[], Found]) -> Found:
         """An answer from the state and the history; from a history made anew when the file proves damaged."""

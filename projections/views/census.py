@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from eventsched.projections.cluster.arrays import unreached
 from eventsched.projections.cluster.money import cost_between
-from eventsched.projections.cluster.state import TERMINAL, ArrayState, ClusterState, Job
+from eventsched.projections.cluster.state import TERMINAL, ClusterState
 from eventsched.projections.views.present import node_state
 
 _NEVER = 2**62
@@ -61,7 +62,7 @@ def _count_jobs(census: Census, state: ClusterState) -> None:
     for job in state.jobs.values():
         shown, count = job.state, 1
         if job.array is not None and shown not in TERMINAL:  # its other members are jobs of their own
-            shown, count = "pending", _unreached(job, job.array)
+            shown, count = "pending", unreached(job)
         if shown == "pending" and count:
             tenant = job.key.partition("/")[0]
             waiting[tenant] = waiting.get(tenant, 0) + count
@@ -73,10 +74,6 @@ def _count_jobs(census: Census, state: ClusterState) -> None:
         jobs.pop(ended, None)
     if not jobs.get("pending"):
         jobs.pop("pending", None)
-
-
-def _unreached(job: Job, array: ArrayState) -> int:
-    return job.spec.array - array.next - len(array.taken)
 
 
 def _count_nodes(census: Census, state: ClusterState) -> None:

@@ -17,6 +17,7 @@ from eventsched.projections.scheduling.filters import feasible, refusals
 from eventsched.projections.scheduling.needs import need_of
 from eventsched.projections.scheduling.order import Key, Moment
 from eventsched.projections.scheduling.planner import Class, Planner
+from eventsched.projections.scheduling.policies import POLICIES, complete
 from eventsched.projections.scheduling.quota import Quotas
 from eventsched.units import format_bytes, format_cpus, format_money
 from eventsched.views import JobView
@@ -94,8 +95,12 @@ def _place(state: ClusterState, planner: Planner, job: Job, now_ms: int) -> Plac
         head = queue.items[queue.start][1]
         heads.append((rank(head), head, queue.start, alike))
     first = [_ahead(state.jobs[key]) for key in islice(_merged(planner, heads, rank), FIRST_SHOWN) if rank(key) < mine]
-    name = str(state.policy.params.get("order", "")) or "as the policy says"
-    return Place(name, position, sum(len(queue) for queue in planner.queues.values()), first)
+    return Place(_order_name(state), position, sum(len(queue) for queue in planner.queues.values()), first)
+
+
+def _order_name(state: ClusterState) -> str:
+    policy = POLICIES.get(state.policy.name)
+    return "as the policy says" if policy is None else str(complete(policy, state.policy.params)["order"])
 
 
 def _merged(planner: Planner, heads: list[tuple[Key, str, int, Class]], rank: Callable[[str], Key]) -> Iterator[str]:

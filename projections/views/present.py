@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from eventsched.projections.cluster.arrays import live_members, member_key
+from eventsched.projections.cluster.arrays import live_members, member_key, unreached
 from eventsched.projections.cluster.money import cost_between
 from eventsched.projections.cluster.state import TERMINAL, ClusterState, Job, Node
 from eventsched.resources import Capacity
@@ -71,9 +71,8 @@ def _members(state: ClusterState, job: Job) -> dict[str, int]:
     for index in array.live:
         member = state.jobs[member_key(job, index)]
         counts[member.state] = counts.get(member.state, 0) + 1
-    unreached = job.spec.array - array.next - len(array.taken)
-    if unreached:
-        counts["pending"] = counts.get("pending", 0) + unreached
+    if waiting := unreached(job):
+        counts["pending"] = counts.get("pending", 0) + waiting
     return counts
 
 
@@ -137,12 +136,13 @@ def stats(state: ClusterState, answered_by: str, role: str) -> Stats:
     jobs: dict[str, int] = {}
     for job in state.jobs.values():
         if job.array is not None:
-            unreached = job.spec.array - job.array.next - len(job.array.taken)
-            if unreached and job.state not in TERMINAL:
-                jobs["pending"] = jobs.get("pending", 0) + unreached
+            waiting = unreached(job)
+            if waiting and job.state not in TERMINAL:
+                jobs["pending"] = jobs.get("pending", 0) + waiting
         elif job.state not in TERMINAL:
             jobs[job.state] = jobs.get(job.state, 0) + 1
     nodes: dict[str, int] = {}
+    nodes_open = 0
     total = {"cpu_millis": 0, "memory_bytes": 0}
     free = {"cpu_millis": 0, "memory_bytes": 0}
     gpus: dict[str, int] = {}
@@ -152,6 +152,7 @@ def stats(state: ClusterState, answered_by: str, role: str) -> Stats:
         nodes[shown] = nodes.get(shown, 0) + 1
         if not node.session:
             continue
+        nodes_open += node.state == "ready" and not node.cordoned
         total["cpu_millis"] += node.capacity.cpu_millis
         total["memory_bytes"] += node.capacity.memory_bytes
         free["cpu_millis"] += node.cpu_free_millis
@@ -173,6 +174,7 @@ def stats(state: ClusterState, answered_by: str, role: str) -> Stats:
         jobs=jobs,
         ended=dict(state.ended),
         nodes=nodes,
+        nodes_open=nodes_open,
         capacity={**total, "gpus": gpus},
         free={**free, "gpus": gpus_free},
         runs=len(state.runs),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from eventsched.projections.cluster.arrays import unreached
 from eventsched.projections.cluster.money import cost_between, spent_micros
 from eventsched.projections.cluster.state import TERMINAL, ClusterState
 from eventsched.projections.cluster.tenants import limits_of
@@ -11,17 +12,17 @@ from eventsched.tenancy import EVERYBODY
 from eventsched.views import PriceView, TenantView
 
 
-def tenant_views(state: ClusterState, now_ms: int) -> list[TenantView]:
-    """Every tenant that has limits, runs, waiting jobs or an account, by name."""
+def tenant_views(state: ClusterState, now_ms: int, only: str = "") -> list[TenantView]:
+    """Every tenant that has limits, runs, waiting jobs or an account, by name. only: at most this one."""
     usage = Usage(state)
     quotas = Quotas(state, usage, now_ms)
     waiting: dict[str, int] = {}
     for job in state.jobs.values():
         if job.state not in TERMINAL and not job.run:
-            members = job.spec.array - job.array.next if job.array is not None else 1
+            members = 1 if job.array is None else unreached(job)
             waiting[job.tenant] = waiting.get(job.tenant, 0) + members
     names = sorted({**state.tenants, **usage.by_tenant, **waiting, **state.accounts})
-    return [_view(state, usage, quotas, name, waiting.get(name, 0), now_ms) for name in names]
+    return [_view(state, usage, quotas, name, waiting.get(name, 0), now_ms) for name in names if only in ("", name)]
 
 
 def _view(state: ClusterState, usage: Usage, quotas: Quotas, tenant: str, waiting: int, now_ms: int) -> TenantView:

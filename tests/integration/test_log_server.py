@@ -17,6 +17,7 @@ from eventsched.events import ClusterCreated, LeaderClaimed
 from eventsched.log.jetstream import JetStreamLog
 from eventsched.log.link import LinkOptions, connect
 from eventsched.log.port import Denied, OutcomeUnknown, Outgoing, Unavailable
+from eventsched.log.store import StoreCheck
 from eventsched.log.streams import api, differences, ensure_streams, ev_config, verify_ev
 from eventsched.nats_server import NatsServer
 from eventsched.spec import FakeRun, JobSpec
@@ -330,7 +331,7 @@ async def _fills_up(server: NatsServer) -> None:
         return msgspec.json.encode({"limits": {"max_storage": 1000}, "storage": 900})
 
     client.link.request = nearly_full  # type: ignore[method-assign,assignment]
-    client.store.forget()
+    client.store = StoreCheck(client.link)
     with pytest.raises(StoreFull, match="90 % full"):
         await client.submit(driver="fake")
     await client.close()

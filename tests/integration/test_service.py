@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 
-from eventsched.asking import ask_replicas
+from eventsched.asking import Asker, ask_replicas
 from eventsched.endpoints import ENDPOINTS
-from eventsched.errors import NoServer
+from eventsched.errors import NoScheduler, NoServer, SchedulerFault
 from eventsched.log.link import connect
+from eventsched.log.port import Unavailable
 from eventsched.nats_server import NatsServer
 from eventsched.projections.leader import service
 from eventsched.projections.leader.service import BY_TENANT
-from eventsched.query import NodesRequest, ReplicaReport
+from eventsched.query import STATS, NodesRequest, ReplicaReport, StatsRequest
 
 from ..cluster import Cluster, opened, until
 from ..production import ProductionServer
@@ -179,6 +180,32 @@ async def test_too_many_requests_are_told_so_and_those_in_hand_are_answered_at_t
         await stopping
         assert (await asyncio.wait_for(first.get(), 10)).json == ["slow"]
         assert (await client.request("eventsched.nodes")).headers["Status"].startswith("503"), "nobody is there"
+    await link.close()
+
+
+async def test_one_that_has_no_time_is_asked_again_and_one_that_fails_says_so(nats_server: NatsServer) -> None:
+    asked: list[int] = []
+
+    async def stats(request: StatsRequest, _: str) -> list[str]:
+        asked.append(request.min_seq)
+        if request.min_seq == 2 or len(asked) == 1:
+            raise Unavailable("too much to do")
+        if request.min_seq == 1:
+            raise RuntimeError("broken")
+        return ["at last"]
+
+    link = await connect(nats_server.options("scheduler"), "test")
+    offered = await service.serve(link, "1.0.0", {"stats": stats})
+    asking = await connect(nats_server.options("operator"), "test")
+    asker = Asker(asking)
+    assert await asker.ask(STATS, StatsRequest(), list[str]) == ["at last"]
+    assert asked == [0, 0]
+    with pytest.raises(SchedulerFault, match="broken"):
+        await asker.ask(STATS, StatsRequest(1), list[str])
+    with pytest.raises(NoScheduler, match="too much to do"):
+        await asker.ask(STATS, StatsRequest(2), list[str], attempts=1)
+    await asking.close()
+    await offered.stop()
     await link.close()
 
 

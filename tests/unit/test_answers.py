@@ -9,9 +9,11 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from msgspec import structs
+from msgspec.json import encode
 
 from eventsched.errors import NotFound
-from eventsched.events import AbortRequested, NodeDrained
+from eventsched.events import AbortRequested, NodeCordoned, NodeDrained
 from eventsched.heartbeat import Heartbeat, RunUsage
 from eventsched.projections.leader.answers import Answers
 from eventsched.projections.leader.core import SchedulerCore
@@ -19,7 +21,8 @@ from eventsched.projections.leader.records import Records
 from eventsched.projections.leader.shell import Scheduler
 from eventsched.projections.leader.work import Work
 from eventsched.projections.replica import Replica
-from eventsched.query import ListRequest, NodesRequest, StatsRequest
+from eventsched.projections.views.tenants import tenant_views
+from eventsched.query import ListRequest, NodesRequest, StatsRequest, TenantsRequest
 from eventsched.resources import Resources
 from eventsched.spec import JobSpec
 
@@ -101,6 +104,29 @@ async def test_stats_count_jobs_and_members_once(array: Desk, scheduler: Schedul
     assert (stats.jobs, stats.runs, stats.free["cpu_millis"]) == ({"pending": 1}, 0, 4_000), "a.6 is held"
 
 
+async def test_a_tenant_waits_with_what_has_no_run_and_has_not_ended(array: Desk, scheduler: Scheduler) -> None:
+    (tenant,) = await Answers(scheduler).tenants(TenantsRequest())
+    assert (tenant.tenant, tenant.waiting) == ("t", 3), "a.5 and a.7 are not reached, a.6 is held"
+    array.ledger.ask("a", "abort_requested", AbortRequested(member=6))
+    array.ledger.settle()
+    array.submit("b", tenant="u")
+    state = array.ledger.state
+    assert {one.tenant: one.waiting for one in tenant_views(state, state.clock_ms)} == {"t": 2, "u": 1}
+    assert [one.waiting for one in tenant_views(state, state.clock_ms, "u")] == [1]
+    assert not tenant_views(state, state.clock_ms, "nobody")
+
+
+async def test_stats_count_the_nodes_that_take_work(desk: Desk, scheduler: Scheduler) -> None:
+    for node in ("n2", "n3"):
+        desk.ledger.join(node)
+    desk.ledger.put("ev.admin.node_drained", NodeDrained(node="n2"))
+    desk.ledger.put("ev.admin.node_cordoned", NodeCordoned(node="n3"))
+    stats = await Answers(scheduler).stats(StatsRequest())
+    assert (stats.nodes, stats.nodes_open) == ({"ready": 2, "drained": 1}, 1)
+    desk.ledger.put("ev.admin.node_cordoned", NodeCordoned(node="n1"))
+    assert (await Answers(scheduler).stats(StatsRequest())).nodes_open == 0
+
+
 async def test_stats_say_what_is_wrong_with_this_scheduler(desk: Desk, scheduler: Scheduler) -> None:
     scheduler.replica.mismatches.append((5, "ours", "theirs"))
     assert desk.history.start(1_000) == 1_000
@@ -121,6 +147,26 @@ async def test_a_report_has_the_most_silent_node_of_each_state(desk: Desk, sched
     assert {state: age // 1_000 for state, age in report.heartbeat_age_ms.items()} == {"ready": 60, "drained": 70}
     assert (report.scheduler, report.seq, report.lag) == ("s9", desk.ledger.state.seq, 7)
     assert (report.rounds, report.placements, report.decide_ns, report.commit_ns) == (2, 3, 4, 5)
+
+
+async def test_a_page_holds_no_more_than_a_message(desk: Desk, scheduler: Scheduler) -> None:
+    large = JobSpec(driver="fake", command=("x" * 60_000,), hold=True)
+    desk.submit(*(f"j{index}" for index in range(40)), spec=large)
+    desk.submit("a", spec=structs.replace(large, array=40))
+    answers = Answers(scheduler)
+    for wanted, names in (
+        (ListRequest(states=["pending"]), ["a", *(f"j{index}" for index in range(39, -1, -1))]),
+        (ListRequest(array="t/a"), [f"a.{index}" for index in range(40)]),
+    ):
+        found: list[str] = []
+        pages = 0
+        while pages == 0 or wanted.cursor:
+            page = await answers.list(wanted)
+            assert 0 < len(encode(page)) < 1 << 20
+            found += [view.job_id for view in page.jobs]
+            wanted.cursor = page.cursor
+            pages += 1
+        assert (found, pages) == (names, 3)
 
 
 async def test_an_answer_finds_what_ended_a_moment_ago(desk: Desk, scheduler: Scheduler) -> None:

@@ -45,6 +45,13 @@ def test_finished_by_hand() -> None:
     assert (read.spec.priority, read.spec.submitted_ms, read.spec.max_runtime_ms) == (5, 0, 60_000)
 
 
+def test_what_is_finished_by_hand_may_ask_for_more_than_gpus() -> None:
+    asked = read_form({**BY_HAND, "cpu_cores": 8, "memory_gb": 1}).spec.resources
+    assert asked == Resources(cpu_millis=8000, memory_bytes=2**30, gpus=1, gpu_model="A100")
+    counted = {name: value for name, value in BY_HAND.items() if name != "gpus"}
+    assert read_form({**counted, "gpu_count": 2}).spec.resources.gpus == 2
+
+
 def test_nested() -> None:
     read = read_form(NESTED)
     assert (read.form, read.job_id, read.spec.driver, read.spec.sla) == ("nested", "job-7", "fake", "latency_sensitive")
@@ -87,6 +94,23 @@ def test_ours() -> None:
         ({**BY_HAND, "submitted_at": -1}, ["submitted_at"]),
         ({**BY_HAND, "priority": 10**6}, ["priority"]),
         ({**BY_HAND, "gpu_count": 1}, ["gpu_count"]),
+        ({**FLAT, "gpu_type": "T4", "gpu_count": -1}, ["gpu_count"]),
+        ({**FLAT, "gpu_type": "T4", "gpu_count": 10**18}, ["gpu_count"]),
+        ({**FLAT, "timeout_s": -1}, ["timeout_s"]),
+        ({**FLAT, "timeout_s": 10**18}, ["timeout_s"]),
+        ({**FLAT, "max_runtime": -1}, ["max_runtime"]),
+        ({**FLAT, "max_runtime": 10**18}, ["max_runtime"]),
+        ({**FLAT, "max_runtime": 5, "timeout_s": 5}, ["timeout_s"]),
+        ({**FLAT, "tenant": "a", "tenant_id": "a"}, ["tenant_id"]),
+        ({**FLAT, "tenant": "a b"}, ["tenant"]),
+        ({**OURS, "tenant_id": "acme"}, ["tenant_id"]),
+        ({**OURS, "tenant": "a b"}, ["tenant"]),
+        ({**BY_HAND, "submitted_at": 10**18}, ["submitted_at"]),
+        ({**NESTED, "jobId": "a.b"}, ["jobId"]),
+        ({**NESTED, "job_id": "j"}, ["jobId"]),
+        ({**NESTED, "tenantId": "a", "tenant": "b"}, ["tenantId"]),
+        ({**NESTED, "tenantId": "a b"}, ["tenantId"]),
+        ({**NESTED, "resourceRequest": {"cpu": 1, "gpuCount": -1}}, ["resourceRequest.gpuCount"]),
         ({**NESTED, "maxTolerableCost": float("inf")}, ["maxTolerableCost"]),
         ({**NESTED, "slaType": "GOLD"}, ["slaType"]),
         ({**NESTED, "resourceRequest": {"cpu": 1, "gpus": 1}}, ["resourceRequest.gpus"]),

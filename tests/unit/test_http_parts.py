@@ -11,7 +11,6 @@ import pytest
 from eventsched.errors import SettingsError
 from eventsched.events import Admitted, Concluded, Conclusion, Rejection, RunAssigned, RunEnded
 from eventsched.events.catalogue import EXAMPLES
-from eventsched.projections.cluster.state import ClusterState
 from eventsched.projections.http.app import make_app
 from eventsched.projections.http.auth import Gate, read_tokens
 from eventsched.projections.http.desk import Desk
@@ -84,18 +83,20 @@ def test_a_file_of_tokens_that_cannot_be_used_is_refused_without_showing_one(
 
 
 def test_the_schema_of_the_catalogue_describes_every_example_and_refers_to_what_is_there() -> None:
-    schema = json.loads(catalogue_schema())
-    for subject, _ in EXAMPLES:
+    schemas = json.loads(catalogue_schema())
+    for subject, event in EXAMPLES:
         parts = subject.split(".")
         names = [
             subject,
-            ".".join([*parts[:2], "<node>"]),
+            f"{'.'.join(parts[:2])}.<node> {event.__struct_config__.tag}",
             ".".join([*parts[:2], "<tenant>", "<job>", parts[-1]]),
         ]
-        assert any(name in schema["subjects"] for name in names), subject
-    text = json.dumps(schema)
-    assert {one.split('"')[0] for one in text.split("#/$defs/")[1:]} == set(schema["$defs"])
-    assert schema["$defs"]["RunAssigned"]["properties"]["spec"]["$ref"] == "#/$defs/JobSpec"
+        assert any(name in schemas for name in names), subject
+    for subject, schema in schemas.items():
+        referred = {one.split('"')[0] for one in json.dumps(schema).split("#/$defs/")[1:]}
+        assert referred == set(schema["$defs"]), subject
+    order = schemas["ev.assign.<node> run.assigned"]["$defs"]
+    assert order["RunAssigned"]["properties"]["spec"]["$ref"] == "#/$defs/JobSpec"
 
 
 def test_the_documentation_is_openapi_3_1_and_every_route_has_the_one_error() -> None:
@@ -111,7 +112,7 @@ def test_the_documentation_is_openapi_3_1_and_every_route_has_the_one_error() ->
 
 
 def test_a_tenant_sees_its_own_events_and_of_verdicts_its_own_part() -> None:
-    see = TenantFilter("t", ClusterState())
+    see = TenantFilter("t")
     stamp = {"epoch": 1}
 
     def shown(seq: int, subject: str, event: Event) -> Event | None:
@@ -129,6 +130,7 @@ def test_a_tenant_sees_its_own_events_and_of_verdicts_its_own_part() -> None:
     assert shown(6, "ev.assign.n", RunAssigned(session=1, tenant="u", job="a", **stamp)) is None
     assert shown(7, "ev.run.n", RunEnded(run=5, outcome="exited")) is not None
     assert shown(8, "ev.run.n", RunEnded(run=6, outcome="exited")) is None
+    assert not see.runs, "a run that has ended is forgotten"
     ended = tuple(Conclusion(tenant=one, job="b", state="expired", reason="r") for one in ("u", "t"))
     concluded = shown(9, "ev.decide.concluded", Concluded(jobs=ended, **stamp))
     assert isinstance(concluded, Concluded)

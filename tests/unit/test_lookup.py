@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from eventsched.errors import Ambiguous
+from eventsched.errors import Ambiguous, NotFound
 from eventsched.projections.queries import Queries
 from eventsched.query import GetRequest
 
@@ -41,3 +41,14 @@ def test_a_whole_id_is_meant_before_the_beginning_of_another(ledger: Ledger) -> 
 def test_what_stays_open_is_asked_back(ledger: Ledger, job_id: str, prefer: str) -> None:
     with pytest.raises(Ambiguous):
         _owner(ledger, job_id, prefer)
+
+
+def test_an_exact_question_is_about_a_whole_id(ledger: Ledger) -> None:
+    queries = Queries(ledger.state, None)
+    assert queries.get(GetRequest("foreign", exact=True), 0).tenant == "b"
+    for job_id in ("same-st", "foreig"):
+        with pytest.raises(NotFound) as raised:
+            queries.get(GetRequest(job_id, exact=True), 0)
+        assert not raised.value.hint
+    with pytest.raises(Ambiguous):
+        queries.get(GetRequest("same", exact=True), 0)

@@ -10,8 +10,9 @@ from litestar.params import FromPath
 from msgspec import Struct, field
 
 from eventsched import query
-from eventsched.errors import EventschedError, NoScheduler
-from eventsched.events import NodeCordoned, NodeDrained, NodeUncordoned
+from eventsched.asking import policy_answer
+from eventsched.client import WRITE_TIMEOUT_S
+from eventsched.events import NodeCordoned, NodeDrained, NodeUncordoned, PolicySet
 from eventsched.ids import is_id
 from eventsched.projections.http.auth import Caller
 from eventsched.projections.http.bodies import OBJECT, Answer, answer, body_of, encode, read_json, reads, sets, writes
@@ -138,11 +139,7 @@ async def one_tenant(name: FromPath[str], request: Asked, min_seq: MinSeq = 0) -
 
 
 def _tenant(desk: Desk, caller: Caller, name: str) -> TenantView:
-    found = [
-        view
-        for view in tenant_views(desk.follower.state, desk.follower.now_ms())
-        if view.tenant == name and caller.sees(name)
-    ]
+    found = tenant_views(desk.follower.state, desk.follower.now_ms(), name) if caller.sees(name) else []
     if not found:
         raise ApiError(404, "TENANT_NOT_FOUND", f"nothing is known of a tenant {name[:80]!r}")
     return found[0]
@@ -195,10 +192,14 @@ async def policy(request: Asked, min_seq: MinSeq = 0) -> Answer:
     """With its parameters."""
     desk, _ = come_in(request)
     await desk.folded(min_seq)
+    return answer(encode(_current(desk)), seq=desk.follower.state.seq)
+
+
+def _current(desk: Desk) -> PolicyView:
     current = [view for view in policy_views(desk.follower.state) if view.current]
     if not current:
         raise ApiError(404, "POLICY_NOT_FOUND", "the policy that decides is not of this build")
-    return answer(encode(current[0]), seq=desk.follower.state.seq)
+    return current[0]
 
 
 @sets(
@@ -216,14 +217,9 @@ async def set_policy(request: Asked) -> Answer:
     desk, caller = come_in(request)
     caller.require("operator")
     body = await read_json(request, PolicyBody)
-    desk.check_ready()
-    try:
-        view = await desk.client.set_policy(body.name, **body.params)
-    except NoScheduler:
-        raise
-    except EventschedError as error:
-        raise ApiError(422, "VALIDATION_ERROR", error.message) from error
-    return answer(encode(view), seq=desk.follower.state.seq)
+    seq = await desk.administer("policy_set", PolicySet(name=body.name, params=body.params))
+    await desk.folded(await policy_answer(desk.client.log, seq, WRITE_TIMEOUT_S))
+    return answer(encode(_current(desk)), seq=desk.follower.state.seq)
 
 
 ROUTES = [nodes, one_node, drain, cordon, uncordon, tenants, one_tenant, set_tenant, policies, policy, set_policy]

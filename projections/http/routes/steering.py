@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from litestar.openapi.spec import Reference, RequestBody, Schema
+from litestar.openapi.spec import Reference, Schema
 from litestar.openapi.spec.enums import OpenAPIType
 from litestar.params import FromPath
 from msgspec import Struct
 
 from eventsched.events import AbortRequested, CompleteRequested, HoldRequested, ReleaseRequested, RequeueRequested
-from eventsched.projections.http.bodies import OBJECT, Answer, answer, body_of, read_json, writes
+from eventsched.projections.http.bodies import OBJECT, Answer, Route, answer, body_of, read_json, writes
 from eventsched.projections.http.desk import Asked, come_in
 from eventsched.projections.http.errors import ApiError
 from eventsched.projections.http.routes.jobs import TAGS, Tenant
@@ -47,9 +47,11 @@ class NoBody(Struct, forbid_unknown_fields=True):
     """Nothing need be said."""
 
 
-def _body(**properties: OpenAPIType) -> RequestBody:
+def _steers(verb: str, summary: str, **properties: OpenAPIType) -> Route:
+    """A route that asks something of a job; its body, with these properties, may be left out."""
     shown: dict[str, Reference | Schema] = {name: Schema(type=kind) for name, kind in properties.items()}
-    return body_of(OBJECT(properties=shown, additional_properties=False), required=False)
+    takes = body_of(OBJECT(properties=shown, additional_properties=False), required=False)
+    return writes(f"/jobs/{{job_id:str}}/{verb}", JobView, summary=summary, tags=TAGS, takes=takes)
 
 
 async def _ask(request: Asked, job_id: str, tenant: str, verb: str, kind: type[Event], **fields: Any) -> Answer:
@@ -70,47 +72,35 @@ async def _ask(request: Asked, job_id: str, tenant: str, verb: str, kind: type[E
     return answer(job_body(await desk.job(caller, job_id, view.tenant, seq)), seq=seq)
 
 
-@writes("/jobs/{job_id:str}/abort", JobView, summary="End a job", tags=TAGS, takes=_body(reason=OpenAPIType.STRING))
+@_steers("abort", "End a job", reason=OpenAPIType.STRING)
 async def abort(job_id: FromPath[str], request: Asked, tenant: Tenant = "") -> Answer:
     """A waiting job ends at once; a run is stopped in good order, which may outlast this answer."""
     body = await read_json(request, AbortBody, empty=b"{}")
     return await _ask(request, job_id, tenant, "abort_requested", AbortRequested, reason=body.reason[:REASON_MAX])
 
 
-@writes(
-    "/jobs/{job_id:str}/complete",
-    JobView,
-    summary="Finish a job of the manual driver",
-    tags=TAGS,
-    takes=_body(exit_code=OpenAPIType.INTEGER),
-)
+@_steers("complete", "Finish a job of the manual driver", exit_code=OpenAPIType.INTEGER)
 async def complete(job_id: FromPath[str], request: Asked, tenant: Tenant = "") -> Answer:
     """Answers when the run has ended. 400 INVALID_STATE when the job does not run."""
     body = await read_json(request, CompleteBody, empty=b"{}")
     return await _ask(request, job_id, tenant, "complete_requested", CompleteRequested, exit_code=body.exit_code)
 
 
-@writes("/jobs/{job_id:str}/hold", JobView, summary="Keep a waiting job from starting", tags=TAGS, takes=_body())
+@_steers("hold", "Keep a waiting job from starting")
 async def hold(job_id: FromPath[str], request: Asked, tenant: Tenant = "") -> Answer:
     """A run in progress goes on."""
     await read_json(request, NoBody, empty=b"{}")
     return await _ask(request, job_id, tenant, "hold_requested", HoldRequested)
 
 
-@writes("/jobs/{job_id:str}/release", JobView, summary="Undo a hold", tags=TAGS, takes=_body())
+@_steers("release", "Undo a hold")
 async def release(job_id: FromPath[str], request: Asked, tenant: Tenant = "") -> Answer:
     """The job may start again."""
     await read_json(request, NoBody, empty=b"{}")
     return await _ask(request, job_id, tenant, "release_requested", ReleaseRequested)
 
 
-@writes(
-    "/jobs/{job_id:str}/requeue",
-    JobView,
-    summary="Stop a job's run and let it wait again",
-    tags=TAGS,
-    takes=_body(force=OpenAPIType.BOOLEAN),
-)
+@_steers("requeue", "Stop a job's run and let it wait again", force=OpenAPIType.BOOLEAN)
 async def requeue(job_id: FromPath[str], request: Asked, tenant: Tenant = "") -> Answer:
     """Uses up no retry."""
     body = await read_json(request, RequeueBody, empty=b"{}")
