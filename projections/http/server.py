@@ -16,10 +16,10 @@ from eventsched.projections.following import Follower
 from eventsched.projections.http.app import make_app
 from eventsched.projections.http.auth import Gate
 from eventsched.projections.http.desk import Desk
+from eventsched.projections.http.edges import KEEP_ALIVE_S, Edge, Protocol
 from eventsched.projections.http.errors import ApiError
 
 _log = structlog.get_logger("eventsched.http")
-KEEP_ALIVE_S = 30
 STOP_S = 3
 BACKLOG = 2048
 AGAIN_S = 0.3
@@ -42,6 +42,24 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
+def make_server(desk: Desk, gate: Gate) -> uvicorn.Server:
+    """The server of one desk; it listens to nothing yet."""
+    return uvicorn.Server(
+        uvicorn.Config(
+            Edge(make_app(desk, gate)),
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            http=Protocol,
+            ws="none",
+            timeout_keep_alive=int(KEEP_ALIVE_S),
+            timeout_graceful_shutdown=STOP_S,
+            server_header=False,
+            proxy_headers=False,
+        )
+    )
+
+
 async def serve(
     options: LinkOptions,
     listener: socket.socket,
@@ -50,18 +68,7 @@ async def serve(
     stop: asyncio.Event,
 ) -> None:
     """Serve until `stop` is set. Raises what makes following the log impossible (UpgradeNeeded, LogGap)."""
-    config = uvicorn.Config(
-        make_app(desk, gate),
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        http="httptools",
-        timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=STOP_S,
-        server_header=False,
-        proxy_headers=False,
-    )
-    server = uvicorn.Server(config)
+    server = make_server(desk, gate)
     loop = asyncio.get_running_loop()
     serving = loop.create_task(server._serve([listener]))
     following = loop.create_task(_follow(desk, options))
