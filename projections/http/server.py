@@ -11,6 +11,7 @@ import uvicorn
 
 from eventsched.client import Client
 from eventsched.errors import EventschedError, NoServer, StreamMismatch
+from eventsched.garbage import collect_rarely
 from eventsched.log.link import LinkOptions
 from eventsched.projections.following import Follower
 from eventsched.projections.http.app import make_app
@@ -110,6 +111,7 @@ async def _follow(desk: Desk, options: LinkOptions) -> None:
 async def _tell_others(desk: Desk) -> None:
     """Be ready as soon as it is so, not with the first request."""
     await desk.follower.ready.wait()
+    collect_rarely()  # what has been folded stays
     while True:
         with contextlib.suppress(ApiError):
             return desk.check_ready()
