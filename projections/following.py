@@ -16,6 +16,7 @@ from eventsched.log.port import Entry, Feed
 from eventsched.projections.cluster.state import TERMINAL, ClusterState
 from eventsched.projections.queries import Queries
 from eventsched.projections.replica import Replica
+from eventsched.projections.scheduling.planner import Planner
 from eventsched.projections.snapshots import Snapshots
 
 _log = structlog.get_logger("eventsched.follower")
@@ -26,6 +27,9 @@ RECENT_MAX = 20_000
 
 class Follower:
     """`state` follows the log while `run` runs; `ready` is set once it has been folded to its tail.
+
+    planner: of a cluster whose clock is moved by hand, kept in step with the state: so what a round is going to
+    do can be told at the price of what has changed, and not of all that waits. None where rounds run by themselves.
 
     queries: questions to the state alone. recent: the last entries, with contiguous sequences, for those who
     follow the log through this process. pending: entries known of and not folded; -1 = not known yet.
@@ -45,6 +49,7 @@ class Follower:
         self.state = state
         self.replica = Replica(state)
         self.queries = Queries(state, None)
+        self.planner: Planner | None = None
 
     async def run(self) -> None:
         """Follow until cancelled. Raises UpgradeNeeded, LogGap."""
@@ -55,11 +60,16 @@ class Follower:
                 entries = await feed.get(None if self.ready.is_set() else AT_TAIL_S)
                 if entries:
                     self.replica.fold_entries(entries)
+                    if self.planner is not None:
+                        self.planner.sync(self.state)
                     self._remember(entries)
                     self._folded_mono = time.monotonic()
                 self.pending = feed.pending
                 if not self.ready.is_set() and feed.pending == 0 and self.state.cluster_id:
                     _log.info("ready", seq=self.state.seq, jobs=len(self.state.jobs))
+                    if self.state.clock_mode == "manual":
+                        self.planner = Planner(self.state)
+                        self.replica.planned = True
                     self.ready.set()
                 async with self._folded:
                     self._folded.notify_all()

@@ -32,6 +32,7 @@ class Replica:
     fold: folds one event; by default `evolve` into the state (a scheduler's core does more).
     on_digest: called with sequence, digest and image wherever a digest is due.
     on_ended: called after each run of entries with the jobs that ended in it.
+    planned: somebody plans with this state, and forgets himself what was touched.
     mismatches: (sequence, our digest, the recorded one); anything in here means this replica,
     or the leader that recorded it, is wrong.
     """
@@ -46,6 +47,7 @@ class Replica:
         self.state = state
         self.digests: dict[int, str] = {}
         self.mismatches: list[tuple[int, str, str]] = []
+        self.planned = fold is not None
         self._fold = fold
         self._on_digest = on_digest
         self._on_ended = on_ended
@@ -79,7 +81,7 @@ class Replica:
             if self._on_ended is not None:
                 self._on_ended(changes.ended)
             changes.ended.clear()
-        if self._fold is None:  # nobody plans with this state
+        if not self.planned:
             changes.forget_touched()
 
     def _take_digest(self, seq: int) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from msgspec import Struct
 
 from eventsched.events import ClockSet, RunAssigned
-from eventsched.projections.cluster.state import ClusterState
 from eventsched.projections.following import Follower
 from eventsched.projections.http.desk import Desk
 from eventsched.projections.http.errors import ApiError, Detail
@@ -43,20 +42,21 @@ async def tick(desk: Desk, now: int | None) -> Tick:
         text = f"{now} is before the last one, {last // 1000}"
         raise ApiError(422, "VALIDATION_ERROR", f"now: {text}", [Detail("now", "out_of_range", text)])
     seq = await desk.administer("clock_set", ClockSet(now_ms=now_ms))
-    if not await follower.until(lambda: _placed(follower.state, seq), ROUND_S):
+    if not await follower.until(lambda: _placed(follower, seq), ROUND_S):
         raise ApiError(504, "NOT_FOLDED_YET", "no scheduler has decided the round in time; it will be decided")
     runs = [run for run in follower.state.runs.values() if run.seq > seq]
     await _running(follower, [run.seq for run in runs])
     return Tick(now_ms // 1000, [run.key.partition("/")[2] for run in runs], len(runs), follower.state.seq)
 
 
-def _placed(state: ClusterState, seq: int) -> bool:
+def _placed(follower: Follower, seq: int) -> bool:
     """True when the round after sequence `seq` is folded whole, or there is nothing for it to place."""
+    state = follower.state
     if state.round_next != state.round_count:
         return False
     if state.rounds and state.round_end > seq and any(run.seq > seq for run in reversed(state.runs.values())):
         return True
-    return not any(isinstance(one.event, RunAssigned) for one in decide(state, state.clock_ms))
+    return not any(isinstance(one.event, RunAssigned) for one in decide(state, state.clock_ms, follower.planner))
 
 
 async def _running(follower: Follower, runs: list[int]) -> None:
