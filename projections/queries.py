@@ -200,7 +200,7 @@ class Queries:
             and (job.state not in TERMINAL or (self.history is None and 0 <= request.since_ms <= job.finished_ms))
             and request.tenant in ("", job.tenant)
             and (not request.states or job.state in request.states)
-            and request.labels.items() <= job.spec.labels.items()
+            and (not request.labels or request.labels.items() <= job.spec.labels.items())
             and self._on_node(job, request.node)
         )
         return [self.view(job, now_ms) for job in islice(wanted, limit)]
