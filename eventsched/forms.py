@@ -37,6 +37,19 @@ _FLAT = (
     *("submitted_at", "max_runtime", "timeout_s"),
 )
 _OURS = tuple(name for name in JobSpec.__struct_fields__ if name not in _EVERYWHERE)
+_NAMES_OF: dict[Literal["ours", "flat", "nested"], tuple[str, ...]] = {"ours": _OURS, "flat": _FLAT, "nested": _NESTED}
+
+
+def _forms() -> dict[str, Literal["ours", "flat", "nested", "several"]]:
+    """The form that a field tells; several: it tells none."""
+    found: dict[str, Literal["ours", "flat", "nested", "several"]] = dict.fromkeys(_EVERYWHERE, "several")
+    for form, names in _NAMES_OF.items():
+        for name in names:
+            found[name] = "several" if name in found else form
+    return found
+
+
+_FORM_OF = _forms()
 
 
 class Submission(Struct, frozen=True):
@@ -119,11 +132,11 @@ def _form_of(body: Mapping[str, Any]) -> Literal["ours", "flat", "nested"]:
     own: dict[Literal["ours", "flat", "nested"], list[str]] = {"ours": [], "flat": [], "nested": []}
     unknown: list[str] = []
     for name in body:
-        forms = [form for form, names in (("ours", _OURS), ("flat", _FLAT), ("nested", _NESTED)) if name in names]
-        if len(forms) == 1:
-            own[forms[0]].append(name)  # type: ignore[index]
-        elif not forms and name not in _EVERYWHERE:
+        form = _FORM_OF.get(name)
+        if form is None:
             unknown.append(name)
+        elif form != "several":
+            own[form].append(name)
     if unknown:
         raise BadForm([Problem("unknown_field", str(name)[:80], "is not a field of a job") for name in unknown])
     used = [form for form, names in own.items() if names]

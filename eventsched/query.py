@@ -67,7 +67,8 @@ class ListRequest(Struct, forbid_unknown_fields=True, omit_defaults=True):
     """Jobs, newest first.
 
     states: only these. since_ms: finished jobs only if they ended then or later; -1 = none finished.
-    array: the members of this array instead (key `<tenant>/<job>`).
+    array: the members of this array instead (key `<tenant>/<job>`). labels: only jobs that have all of these;
+    of those that ended long ago, others may be among them.
     """
 
     tenant: str = ""
@@ -78,6 +79,7 @@ class ListRequest(Struct, forbid_unknown_fields=True, omit_defaults=True):
     limit: int = PAGE_MAX
     cursor: str = ""
     min_seq: int = 0
+    labels: dict[str, str] = field(default_factory=dict)
 
 
 class NodesRequest(Struct, forbid_unknown_fields=True, omit_defaults=True):

@@ -18,8 +18,10 @@ from eventsched.projections.cluster.state import TERMINAL, ClusterState, Job
 from eventsched.projections.history import History
 from eventsched.projections.scheduling.fleet import Fleet
 from eventsched.projections.scheduling.forecast import forecast
+from eventsched.projections.scheduling.needs import group_of
 from eventsched.projections.scheduling.usage import Usage
 from eventsched.projections.scheduling.waiting import Why, why_waiting
+from eventsched.projections.sparing import Sparing
 from eventsched.projections.views.members import PENDING, fate_of_range, range_end, view_of_range
 from eventsched.projections.views.present import job_view
 from eventsched.query import PAGE_MAX, GetRequest, ListRequest
@@ -42,32 +44,29 @@ class Queries:
     def __init__(self, state: ClusterState, history: History | None) -> None:
         self._state = state
         self.history = history
-        self._caches: tuple[Fleet, Usage] | None = None
-        self._caches_seq = -1
+        self._cluster: Sparing[tuple[Fleet, Usage]] = Sparing()
         self._tenants: dict[str, None] = {}
         self._tenants_upto: Job | None = None
-        self._foreseen: tuple[int, dict[str, Why]] | None = None
+        self._foreseen: Sparing[dict[str, Why]] = Sparing()
 
     def view(self, job: Job, now_ms: int) -> JobView:
         """A job of the state, with the reason it waits for now."""
         view = job_view(self._state, job)
         waits = view.members.get("pending") if job.array is not None else job.state == "pending"
         if waits:
-            why = why_waiting(self._state, *self._current(), job, now_ms, lambda: self._forecast(now_ms))
+            why = self._why(job, now_ms)
             if why is not None:
                 view.reason, view.detail = why
         return view
 
-    def _current(self) -> tuple[Fleet, Usage]:
-        if self._caches is None or self._caches_seq != self._state.seq:
-            self._caches = Fleet(self._state), Usage(self._state)
-            self._caches_seq = self._state.seq
-        return self._caches
-
-    def _forecast(self, now_ms: int) -> dict[str, Why]:
-        if self._foreseen is None or self._foreseen[0] != self._state.seq:
-            self._foreseen = self._state.seq, forecast(self._state, now_ms)
-        return self._foreseen[1]
+    def _why(self, job: Job, now_ms: int) -> Why | None:
+        state = self._state
+        fleet, usage = self._cluster.get(state.seq, lambda: (Fleet(state, groups=False), Usage(state)))
+        if group_of(job):
+            fleet.watch_groups(state)
+        return why_waiting(
+            state, fleet, usage, job, now_ms, lambda: self._foreseen.get(state.seq, lambda: forecast(state, now_ms))
+        )
 
     # ---- one job ------------------------------------------------------------------------------
 
@@ -203,6 +202,7 @@ class Queries:
             and (job.state not in TERMINAL or (self.history is None and 0 <= request.since_ms <= job.finished_ms))
             and request.tenant in ("", job.tenant)
             and (not request.states or job.state in request.states)
+            and (not request.labels or request.labels.items() <= job.spec.labels.items())
             and self._on_node(job, request.node)
         )
         return [self.view(job, now_ms) for job in islice(wanted, limit)]

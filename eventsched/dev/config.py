@@ -2,6 +2,7 @@
 
 clock = "manual"
 gpus = "A100:4,H100:2"
+quota_default = "nothing"
 policy = "quota-aging"
 
 [tenants.t1]
@@ -28,7 +29,8 @@ DriverName = Literal["docker", "process", "fake", "manual"]
 class DevConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """What the file may say; options of the command line go before it.
 
-    tenants: limits by tenant, as `TenantSet` has them; "*" is for all others.
+    clock, job_id_scope, quota_default: of a new cluster. quota_default: what tenants may hold of what no limit
+    names. tenants: limits by tenant, as `TenantSet` has them; "*" is for all others.
     """
 
     clock: Clock = "wall"
@@ -37,6 +39,7 @@ class DevConfig(Struct, frozen=True, forbid_unknown_fields=True):
     cpus: str = ""
     memory: str = ""
     job_id_scope: Literal["tenant", "cluster"] = "tenant"
+    quota_default: Literal["unlimited", "nothing"] = "unlimited"
     policy: str = ""
     tenants: dict[str, dict[str, Any]] = field(default_factory=dict)
 

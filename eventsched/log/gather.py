@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import structlog
 
@@ -91,6 +92,22 @@ class GatheringWriter:
                 future.set_exception(outcome)
 
         self.post(message, done)
+        return future
+
+    def put_all(self, messages: Sequence[Outgoing]) -> asyncio.Future[list[int | AppendError]]:
+        """Queue messages; the future gives the fate of each, in order, once all are known."""
+        future: asyncio.Future[list[int | AppendError]] = asyncio.get_running_loop().create_future()
+        fates: dict[int, int | AppendError] = {}
+
+        def done(index: int, outcome: int | AppendError) -> None:
+            fates[index] = outcome
+            if len(fates) == len(messages) and not future.done():
+                future.set_result([fates[one] for one in range(len(messages))])
+
+        for index, message in enumerate(messages):
+            self.post(message, partial(done, index))
+        if not messages:
+            future.set_result([])
         return future
 
     async def put(self, message: Outgoing) -> int:

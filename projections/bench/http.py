@@ -29,6 +29,9 @@ PAUSE_LUA = "function delay() return %d end\n"
 UNITS_MS = {"us": 0.001, "ms": 1.0, "s": 1000.0}
 FOLLOWERS = 100
 WARM_UP_S = 2
+FIXED_PAUSE_MS = 60
+"""Of each of 64 connections, between two jobs: about a thousand jobs a second."""
+ROWS = 100_000
 
 
 async def http(
@@ -58,42 +61,72 @@ async def http(
 async def _measure(load: _Load, client: Client, scheduler: int, workers: int) -> dict[str, Any]:
     submit = load.script("submit", SUBMIT_LUA)
     await load.run(64, submit, seconds=WARM_UP_S)
-    at_64 = await load.run(64, submit)
-    at_16 = await load.run(16, submit)
-    pause_ms = max(1, round(2 * 64_000 / at_64["per_s"]))
-    half = await load.run(64, load.script("half", SUBMIT_LUA + PAUSE_LUA % pause_ms))
+    found: dict[str, Any] = {}
+    for connections in (64, 16):
+        full = await load.run(connections, submit)
+        pause_ms = max(1, round(2 * 1000 * connections / full["per_s"]))
+        half = await load.run(connections, load.script(f"half-{connections}", SUBMIT_LUA + PAUSE_LUA % pause_ms))
+        found |= {
+            f"submits_per_s_{connections}": full["per_s"],
+            f"submit_p99_ms_{connections}": full["p99_ms"],
+            f"half_load_per_s_{connections}": half["per_s"],
+            f"half_load_p99_ms_{connections}": half["p99_ms"],
+        }
     job = await client.submit(image="busybox", hold=True)
     reads = await load.run(64, path=f"/jobs/{job.job_id}?min_seq={job.seq}")
-    alone_us = await _leader_us(load, scheduler, submit)
-    followers = [asyncio.ensure_future(_follow(load.port)) for _ in range(FOLLOWERS)]
-    await asyncio.sleep(WARM_UP_S)
-    followed_us = await _leader_us(load, scheduler, submit)
-    for one in followers:
-        one.cancel()
-    await asyncio.gather(*followers, return_exceptions=True)
-    return {
-        "submits_per_s_64": at_64["per_s"],
-        "submit_p99_ms_64": at_64["p99_ms"],
-        "submits_per_s_16": at_16["per_s"],
-        "submit_p99_ms_16": at_16["p99_ms"],
-        "half_load_per_s": half["per_s"],
-        "half_load_p99_ms": half["p99_ms"],
-        "reads_per_s_64": reads["per_s"],
-        "read_p99_ms_64": reads["p99_ms"],
-        "leader_us_per_job": alone_us,
-        f"leader_us_per_job_{FOLLOWERS}_followers": followed_us,
+    found |= {"reads_per_s_64": reads["per_s"], "read_p99_ms_64": reads["p99_ms"]}
+    found |= await _with_followers(load, scheduler)
+    found |= await _ingest(load.port)
+    return found | {
         "workers": workers,
-        "cores": os.cpu_count(),
+        "load_generator": await load.generator(),
         "pinned": load.pinned,
+        "cores": os.cpu_count(),
+        "machine_load": round(os.getloadavg()[0], 1),
     }
 
 
-async def _leader_us(load: _Load, scheduler: int, submit: Path) -> float:
+async def _with_followers(load: _Load, scheduler: int) -> dict[str, Any]:
+    """The leader's CPU for a job under one fixed load: alone, with followers, and alone again."""
+    fixed = load.script("fixed", SUBMIT_LUA + PAUSE_LUA % FIXED_PAUSE_MS)
+    before_us = await _leader_us(load, scheduler, fixed)
+    followers = [asyncio.ensure_future(_follow(load.port)) for _ in range(FOLLOWERS)]
+    await asyncio.sleep(WARM_UP_S)
+    followed_us = await _leader_us(load, scheduler, fixed)
+    for one in followers:
+        one.cancel()
+    await asyncio.gather(*followers, return_exceptions=True)
+    after_us = await _leader_us(load, scheduler, fixed)
+    return {
+        "leader_us_per_job": [before_us, after_us],
+        f"leader_us_per_job_{FOLLOWERS}_followers": followed_us,
+    }
+
+
+async def _leader_us(load: _Load, scheduler: int, script: Path) -> float:
     """CPU time of the leader for each job submitted, in microseconds."""
     before = sum(psutil.Process(scheduler).cpu_times()[:2])
-    done = await load.run(64, submit)
+    done = await load.run(64, script)
     used: float = sum(psutil.Process(scheduler).cpu_times()[:2]) - before
     return round(used * 1e6 / int(done["requests"]), 1)
+
+
+async def _ingest(port: int) -> dict[str, Any]:
+    """Seconds until every row of an upload has its fate. Raises if any was refused."""
+    body = b"".join(b'{"image":"busybox","command":["echo","hi"],"job_id":"row-%d"}\n' % row for row in range(ROWS))
+    head = f"POST /ingest HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+    began = time.monotonic()
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(head.encode() + body)
+        end = b""
+        while part := await reader.read(1 << 20):
+            end = (end + part)[-100:]
+    finally:
+        writer.close()
+    if b'"accepted_count":%d' % ROWS not in end:
+        raise EventschedError(f"an upload of {ROWS} rows ended with {end.decode(errors='replace')}")
+    return {"ingest_rows": ROWS, "ingest_s": round(time.monotonic() - began, 2)}
 
 
 async def _follow(port: int) -> None:
@@ -116,6 +149,11 @@ class _Load:
         self._cluster = cluster
         self._seconds = seconds
         self._core: list[str] = []
+
+    async def generator(self) -> str:
+        """Which tool makes the load."""
+        asked = await asyncio.create_subprocess_exec("wrk", "-v", stdout=asyncio.subprocess.PIPE)
+        return " ".join((await asked.communicate())[0].decode().split()[:2])
 
     def script(self, name: str, text: str) -> Path:
         """A script for wrk."""

@@ -6,7 +6,6 @@ and its errors could not name the field.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +22,6 @@ from litestar.openapi.spec.enums import OpenAPIType
 from eventsched.projections.http.desk import Asked
 from eventsched.projections.http.errors import ApiError, Detail, ErrorBody
 
-READ_TIMEOUT_S = 30.0
 JSON = "application/json"
 DEPTH_HINT = "nested too deeply"
 SEQ_HEADER = "Eventsched-Seq"
@@ -34,18 +32,9 @@ Answer = Response[bytes]
 Route = Callable[[Callable[..., Awaitable[Any]]], HTTPRouteHandler]
 
 
-async def read_body(request: Asked) -> bytes:
-    """The whole body, within the limits of size and time."""
-    try:
-        async with asyncio.timeout(READ_TIMEOUT_S):
-            return await request.body()
-    except TimeoutError:
-        raise ApiError(408, "REQUEST_TIMEOUT", f"the body did not arrive within {READ_TIMEOUT_S:g} s") from None
-
-
 async def read_json(request: Asked, kind: type[T], *, empty: bytes = b"") -> T:
     """The body as JSON of a kind. empty: stands for a body of nothing. Raises ApiError naming the place."""
-    body = await read_body(request) or empty
+    body = await request.body() or empty
     try:
         return msgspec.json.decode(body, type=kind)
     except UnicodeDecodeError as error:

@@ -20,6 +20,7 @@ from cyclopts import Parameter
 
 from eventsched.cli.common import BIG, Where, number
 from eventsched.errors import EventschedError, SettingsError
+from eventsched.garbage import collect_rarely
 from eventsched.log.link import LinkOptions
 from eventsched.nats_server import die_with_parent
 from eventsched.projections.http.auth import Gate, read_tokens
@@ -87,6 +88,8 @@ def _is_loopback(host: str) -> bool:
 
 def _work(options: LinkOptions, listener: socket.socket, gate: Gate, desk: Desk) -> None:
     import uvloop
+
+    collect_rarely()
 
     async def until_told() -> None:
         stop = asyncio.Event()

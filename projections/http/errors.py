@@ -12,6 +12,7 @@ import traceback
 from http import HTTPStatus
 from typing import Any
 
+import msgspec
 import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException
@@ -71,6 +72,11 @@ class ApiError(Exception):
         self.status = status
         self.problem = Problem(code, message, details or [])
         self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
+
+
+def body_of_error(code: str, message: str) -> bytes:
+    """The body of an error outside of the application."""
+    return msgspec.json.encode(ErrorBody(Problem(code, message)))
 
 
 _OF_THE_COMMAND_LINE = re.compile(r"--\w|`eventsched")

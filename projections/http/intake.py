@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import itertools
 import secrets
 from collections.abc import Sequence
 
@@ -26,7 +27,7 @@ from eventsched.log.gather import GatheringWriter
 from eventsched.log.port import AppendError, Busy, Conflict, Duplicate, OutcomeUnknown, Outgoing, Unavailable
 from eventsched.log.streams import EV
 from eventsched.new_ids import new_job_id, new_ulid
-from eventsched.projections.following import Follower
+from eventsched.projections.following import MIN_SEQ_WAIT_S, Follower
 from eventsched.projections.http.errors import ApiError
 from eventsched.submissions import submit_error
 from eventsched.wire import Event
@@ -56,6 +57,8 @@ class Intake:
         self._follower = follower
         self._writer = GatheringWriter(client.log, give_up_s=GIVE_UP_S, regather_s=REGATHER_S)
         self._keyed = asyncio.Semaphore(KEYED_AT_ONCE)
+        self._id = new_ulid()
+        self._numbers = itertools.count()
         self.written = 0
         self.waiting = 0
 
@@ -77,41 +80,43 @@ class Intake:
         self.waiting += len(jobs)
         try:
             ids = [one.job.job_id or new_job_id(one.job.spec.name) for one in jobs]
-            sent = [self._send(one, job_id) for one, job_id in zip(jobs, ids, strict=True)]
-            return [await self._fate(one, job_id, put) for one, job_id, put in zip(jobs, ids, sent, strict=True)]
+            sent = [self._message(one, job_id) for one, job_id in zip(jobs, ids, strict=True)]
+            told = iter(await self._writer.put_all([one for one in sent if isinstance(one, Outgoing)]))
+            outcomes = [next(told) if isinstance(one, Outgoing) else one for one in sent]
+            await self._stored([one for one in outcomes if isinstance(one, int)])
+            return [self._fate(*found) for found in zip(jobs, ids, outcomes, strict=True)]
         finally:
             self.waiting -= len(jobs)
 
-    def _send(self, one: Owned, job_id: str) -> asyncio.Future[int] | EventschedError:
+    def _message(self, one: Owned, job_id: str) -> Outgoing | EventschedError:
+        """The submission of a job that has been checked by the forms already."""
         if job_id in self._follower.state.job_ids:
             return _taken(job_id)
-        try:
-            return self._writer.put_soon(_message(one, job_id))
-        except EventschedError as error:
-            return error
+        payload = codec.encode(one.job.spec)
+        if len(payload) > codec.PAYLOAD_MAX:
+            return InvalidSpec(f"the job is {len(payload)} bytes as JSON", f"at most {codec.PAYLOAD_MAX}")
+        msg_id = f"{self._id}.{next(self._numbers)}"
+        return Outgoing(subjects.job(one.tenant, job_id, "submitted"), payload, msg_id, expect=0)
 
-    async def _fate(self, one: Owned, job_id: str, put: asyncio.Future[int] | EventschedError) -> Fate:
-        if isinstance(put, EventschedError):
-            return put
-        try:
-            seq = await put
-        except AppendError as error:
-            return submit_error(error, one.tenant, job_id)
-        self.written = max(self.written, seq)
-        return await self._accepted(one.tenant, job_id, seq)
-
-    async def _accepted(self, tenant: str, job_id: str, seq: int) -> Fate:
+    async def _stored(self, seqs: list[int]) -> None:
         """What is stored may still be void where ids are unique in the whole cluster: the fold knows."""
+        self.written = max(self.written, *seqs, 0)
+        if seqs and self._follower.state.job_id_scope == "cluster":
+            await self._follower.at(max(seqs), MIN_SEQ_WAIT_S)
+
+    def _fate(self, one: Owned, job_id: str, outcome: int | EventschedError) -> Fate:
+        if isinstance(outcome, AppendError):
+            return submit_error(outcome, one.tenant, job_id)
+        if isinstance(outcome, EventschedError):
+            return outcome
         state = self._follower.state
         if state.job_id_scope == "cluster":
-            try:
-                await self._follower.folded(seq)
-            except WaitTimeout as error:
-                return error
-            job = state.jobs.get(job_key(tenant, job_id))
-            if job is None or job.seq != seq:
+            if state.seq < outcome:
+                return WaitTimeout(f"stored as {outcome}; folded up to {state.seq} only", "ask for the job")
+            job = state.jobs.get(job_key(one.tenant, job_id))
+            if job is None or job.seq != outcome:
                 return _taken(job_id)
-        return Submitted(job_id, tenant, seq)
+        return Submitted(job_id, one.tenant, outcome)
 
     # ---- with a key ---------------------------------------------------------------------------
 
@@ -130,7 +135,9 @@ class Intake:
         body_hash = hashlib.sha256(codec.encode(one.job.spec) + b"\n" + one.job.job_id.encode()).hexdigest()[:32]
         job_id = one.job.job_id or new_job_id(one.job.spec.name)
         keyed = Outgoing(subject, codec.encode(Keyed(job_id=job_id, body_hash=body_hash)), new_ulid(), expect=0)
-        submission = _message(one, job_id)
+        submission = self._message(one, job_id)
+        if not isinstance(submission, Outgoing):
+            return submission
         last: AppendError | None = None
         loop = asyncio.get_running_loop()
         deadline = loop.time() + GIVE_UP_S
@@ -154,8 +161,8 @@ class Intake:
                     last = error
                     await asyncio.sleep(RETRY_S * (1 + secrets.randbelow(4)))  # others wait for the same subject
                 else:
-                    self.written = max(self.written, seq)
-                    return await self._accepted(one.tenant, job_id, seq)
+                    await self._stored([seq])
+                    return self._fate(one, job_id, seq)
         return last
 
     async def _again(self, tenant: str, found: tuple[int, Keyed], body_hash: str) -> Fate:
@@ -192,11 +199,3 @@ class _Found(Struct):
 
 def _taken(job_id: str) -> DuplicateJob:
     return DuplicateJob(f"job id {job_id!r} is taken", "choose another id; ids are never used twice")
-
-
-def _message(one: Owned, job_id: str) -> Outgoing:
-    """The submission of a job that has been checked by the forms already."""
-    payload = codec.encode(one.job.spec)
-    if len(payload) > codec.PAYLOAD_MAX:
-        raise InvalidSpec(f"the job is {len(payload)} bytes as JSON", f"at most {codec.PAYLOAD_MAX}")
-    return Outgoing(subjects.job(one.tenant, job_id, "submitted"), payload, msg_id=new_ulid(), expect=0)

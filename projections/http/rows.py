@@ -6,7 +6,6 @@ missing header costs the whole of it and leaves nothing half done; and memory is
 
 from __future__ import annotations
 
-import asyncio
 import codecs
 import csv
 from collections.abc import AsyncIterator, Iterator
@@ -14,8 +13,8 @@ from tempfile import SpooledTemporaryFile
 from typing import IO, Any, Literal
 
 import msgspec
-from litestar.datastructures import UploadFile
 from msgspec import Struct
+from multipart import MultipartError, MultipartSegment, PushMultipartParser
 
 from eventsched.errors import InvalidSpec
 from eventsched.forms import BadForm
@@ -26,8 +25,7 @@ from eventsched.spec import Problem
 IN_MEMORY = 1024 * 1024
 READ_BYTES = 256 * 1024
 LINE_MAX = 256 * 1024
-CHUNK_TIMEOUT_S = 30.0
-"""How long an upload may stand still."""
+PARTS_MAX = 100
 NUMBERS = ("gpus", "gpu_count", "priority", "submitted_at", "max_runtime", "timeout_s")
 DECIMALS = ("cpu_cores", "memory_gb")
 COLUMNS = ("job_id", "tenant_id", "gpu_type", "docker_image", *NUMBERS, *DECIMALS)
@@ -56,11 +54,7 @@ async def receive(request: Asked, limit: int) -> IO[bytes]:
     kept: IO[bytes] = SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 (it outlives this function)
     try:
         check = codecs.getincrementaldecoder("utf-8")()
-        size = 0
-        async for chunk in _chunks(request):
-            size += len(chunk)
-            if size > limit:
-                raise ApiError(413, "PAYLOAD_TOO_LARGE", f"the upload is larger than {limit} bytes")
+        async for chunk in _content(request, _limited(request, limit)):
             check.decode(chunk)
             kept.write(chunk)
         check.decode(b"", final=True)
@@ -74,23 +68,36 @@ async def receive(request: Asked, limit: int) -> IO[bytes]:
     return kept
 
 
-async def _chunks(request: Asked) -> AsyncIterator[bytes]:
-    if request.content_type[0] != "multipart/form-data":
-        stream = request.stream()
-        while True:
-            try:
-                async with asyncio.timeout(CHUNK_TIMEOUT_S):
-                    yield await anext(stream)
-            except StopAsyncIteration:
-                return
-            except TimeoutError:
-                raise ApiError(408, "REQUEST_TIMEOUT", f"nothing arrived for {CHUNK_TIMEOUT_S:g} s") from None
-    form = await request.form()
-    file = form.get("file")
-    if not isinstance(file, UploadFile):
-        raise _bad_format("the multipart field `file` is missing, or is no file")
-    while chunk := await file.read(READ_BYTES):
+async def _limited(request: Asked, limit: int) -> AsyncIterator[bytes]:
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+            raise ApiError(413, "PAYLOAD_TOO_LARGE", f"the upload is larger than {limit} bytes")
         yield chunk
+
+
+async def _content(request: Asked, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """What is to be kept of a body: all of it, or of a form the field `file`."""
+    kind, options = request.content_type
+    if kind != "multipart/form-data":
+        async for chunk in chunks:
+            yield chunk
+        return
+    found = wanted = False
+    try:
+        with PushMultipartParser(options.get("boundary", ""), max_segment_count=PARTS_MAX) as parser:
+            async for chunk in chunks:
+                for part in parser.parse(chunk) if chunk and not parser.closed else ():
+                    if isinstance(part, MultipartSegment):
+                        wanted = part.name == "file" and bool(part.filename)
+                        found = found or wanted
+                    elif part and wanted:
+                        yield bytes(part)
+    except MultipartError as error:
+        raise _bad_format(f"the form is no multipart/form-data: {error}") from error
+    if not found:
+        raise _bad_format("the multipart field `file` is missing, or is no file")
 
 
 # ---- reading ------------------------------------------------------------------------------------

@@ -11,15 +11,16 @@ import uvicorn
 
 from eventsched.client import Client
 from eventsched.errors import EventschedError, NoServer, StreamMismatch
+from eventsched.garbage import collect_rarely
 from eventsched.log.link import LinkOptions
 from eventsched.projections.following import Follower
 from eventsched.projections.http.app import make_app
 from eventsched.projections.http.auth import Gate
 from eventsched.projections.http.desk import Desk
+from eventsched.projections.http.edges import KEEP_ALIVE_S, Edge, Protocol
 from eventsched.projections.http.errors import ApiError
 
 _log = structlog.get_logger("eventsched.http")
-KEEP_ALIVE_S = 30
 STOP_S = 3
 BACKLOG = 2048
 AGAIN_S = 0.3
@@ -42,6 +43,24 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
+def make_server(desk: Desk, gate: Gate) -> uvicorn.Server:
+    """The server of one desk; it listens to nothing yet."""
+    return uvicorn.Server(
+        uvicorn.Config(
+            Edge(make_app(desk, gate)),
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            http=Protocol,
+            ws="none",
+            timeout_keep_alive=int(KEEP_ALIVE_S),
+            timeout_graceful_shutdown=STOP_S,
+            server_header=False,
+            proxy_headers=False,
+        )
+    )
+
+
 async def serve(
     options: LinkOptions,
     listener: socket.socket,
@@ -50,18 +69,7 @@ async def serve(
     stop: asyncio.Event,
 ) -> None:
     """Serve until `stop` is set. Raises what makes following the log impossible (UpgradeNeeded, LogGap)."""
-    config = uvicorn.Config(
-        make_app(desk, gate),
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        http="httptools",
-        timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=STOP_S,
-        server_header=False,
-        proxy_headers=False,
-    )
-    server = uvicorn.Server(config)
+    server = make_server(desk, gate)
     loop = asyncio.get_running_loop()
     serving = loop.create_task(server._serve([listener]))
     following = loop.create_task(_follow(desk, options))
@@ -103,6 +111,7 @@ async def _follow(desk: Desk, options: LinkOptions) -> None:
 async def _tell_others(desk: Desk) -> None:
     """Be ready as soon as it is so, not with the first request."""
     await desk.follower.ready.wait()
+    collect_rarely()  # what has been folded stays
     while True:
         with contextlib.suppress(ApiError):
             return desk.check_ready()

@@ -49,7 +49,9 @@ class Fleet:
     cpu and GPUs (of cpu and memory, where no node has GPUs) in parts of the largest node's.
     """
 
-    def __init__(self, state: ClusterState) -> None:
+    def __init__(self, state: ClusterState, *, groups: bool = True) -> None:
+        """groups: look for jobs with a limit per node now; else `watch_groups` says that there is one."""
+        self._look_for_groups = groups
         self.generation = self.tastes = 0
         self.rebuild(state)
 
@@ -82,7 +84,7 @@ class Fleet:
         self._taints: list[tuple[str, ...]] = [()] * count
         self.groups: dict[str, dict[int, int]] = {}
         self._groups_of: dict[int, dict[str, int]] = {}
-        self._grouped = any(group_of(job) for job in state.jobs.values())
+        self._grouped = self._look_for_groups and any(group_of(job) for job in state.jobs.values())
         self.cpu_largest = self.gpu_largest = self.memory_largest = 0
         self._matrix: Ints | None = None
         self._typical = self.typical = state.typical

@@ -82,7 +82,9 @@ def test_the_page_of_jobs_finished_by_hand(here: Terminal) -> None:
     assert "DUPLICATE_JOB" in _run(submit, url[1])
     nobody = submit.replace('"t1"', '"t9"').replace('"j1"', '"j9"')
     assert json.loads(_run(nobody, url[1]))["status"] == "WAITING"
+    _ask(f"{url[1]}/jobs", "POST", {"job_id": "c9", "tenant": "t9", "driver": "manual"})  # without a GPU, either
     assert json.loads(_run(schedule, url[1]))["scheduled"] == []
+    assert {_ask(f"{url[1]}/jobs/{one}")["reason"] for one in ("j9", "c9")} == {"quota"}
     limits = {one["tenant"]: one["limits"] for one in _ask(f"{url[1]}/tenants")}
     assert len(limits["t1"]) == 2, "a limit for each model"
     assert here.stop().code == 0

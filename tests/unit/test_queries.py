@@ -164,7 +164,7 @@ def mixed(desk: Desk) -> Desk:
     desk.ran("ok-u", tenant="u")
     desk.submit("large-u", tenant="u", spec=JobSpec(driver="fake", resources=Resources(cpu_millis=16_000)))
     desk.submit("small-t")
-    desk.submit("held-t", spec=JobSpec(driver="fake", hold=True))
+    desk.submit("held-t", spec=JobSpec(driver="fake", hold=True, labels={"team": "red", "of": "t"}))
     return desk
 
 
@@ -175,6 +175,8 @@ FILTERS: list[tuple[dict[str, Any], list[str]]] = [
     ({"states": ["pending"]}, ["held-t"]),
     ({"states": ["assigned", "failed"]}, ["small-t", "large-u", "bad-u"]),
     ({"tenant": "u", "states": ["succeeded"]}, ["ok-u"]),
+    ({"labels": {"team": "red"}}, ["held-t", "ok-u", "bad-u", "ok-t"]),  # those that ended are not picked by label
+    ({"labels": {"team": "red", "of": "nobody"}, "since_ms": -1}, []),
     ({"node": "n2"}, ["large-u"]),
     ({"node": "n1"}, ["small-t", "ok-u", "bad-u", "ok-t"]),
     ({"since_ms": -1}, ["held-t", "small-t", "large-u"]),

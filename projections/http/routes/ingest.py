@@ -22,8 +22,9 @@ from eventsched.projections.http.errors import ApiError
 from eventsched.projections.http.routes.jobs import TAGS, rejected_body, submit_bodies, submitted_body
 from eventsched.projections.http.rows import READ_BYTES, Row, read_rows, receive
 
-ROWS_AT_ONCE = 1_000
-AHEAD = 3
+ROWS_AT_ONCE = 250
+"""Few enough that others wait for some milliseconds only while they are read."""
+AHEAD = 8
 IN_MEMORY = 1024 * 1024
 _BINARY = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.BINARY)
 TAKES = body_of(OBJECT(properties={"file": _BINARY}, required=["file"]), media="multipart/form-data")

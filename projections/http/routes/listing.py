@@ -66,9 +66,15 @@ async def list_jobs(
 async def _page(desk: Desk, wanted: _Wanted, limit: int, cursor: str, min_seq: int) -> tuple[list[JobView], str]:
     """Jobs that fit, and the cursor of the next page; "" = there is none."""
     found: list[JobView] = []
+    picks = bool(wanted.statuses or wanted.labels)
     for _ in range(SCAN_PAGES):
         asked = query.ListRequest(
-            tenant=wanted.tenant, states=wanted.states, limit=PAGE_MAX, cursor=cursor, min_seq=min_seq
+            tenant=wanted.tenant,
+            states=wanted.states,
+            labels=wanted.labels,
+            limit=PAGE_MAX if picks else min(PAGE_MAX, limit - len(found) + 1),
+            cursor=cursor,
+            min_seq=min_seq,
         )
         page: JobList = await desk.ask(query.LIST, asked, JobList)
         for view in page.jobs:
