@@ -1,7 +1,6 @@
-"""Uploads of jobs, row by row: NDJSON or CSV, each row with its line number.
+"""Jobs in files, row by row: NDJSON or CSV, each row with its line number and its own fate.
 
-An upload is kept on disk before anything is submitted: so a broken encoding, a cut connection or a
-missing header costs the whole of it and leaves nothing half done; and memory is bounded.
+Uploads and `submit -f` read them alike. Memory is bounded: rows are read as they are submitted.
 """
 
 from __future__ import annotations
@@ -9,31 +8,31 @@ from __future__ import annotations
 import asyncio
 import codecs
 import csv
-from collections.abc import AsyncIterator, Iterator
-from tempfile import SpooledTemporaryFile
-from typing import IO, Any, Literal
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from itertools import islice
+from typing import IO, Any, Literal, TypeVar
 
 import msgspec
-from litestar.datastructures import UploadFile
 from msgspec import Struct
 
-from eventsched.errors import InvalidSpec
+from eventsched.errors import InvalidSpec, UsageError
 from eventsched.forms import BadForm
-from eventsched.projections.http.desk import Asked
-from eventsched.projections.http.errors import ApiError
 from eventsched.spec import Problem
 
-IN_MEMORY = 1024 * 1024
 READ_BYTES = 256 * 1024
 LINE_MAX = 256 * 1024
-CHUNK_TIMEOUT_S = 30.0
-"""How long an upload may stand still."""
+ROWS_AT_ONCE = 1_000
+AHEAD = 3
 NUMBERS = ("gpus", "gpu_count", "priority", "submitted_at", "max_runtime", "timeout_s")
 DECIMALS = ("cpu_cores", "memory_gb")
 COLUMNS = ("job_id", "tenant_id", "gpu_type", "docker_image", *NUMBERS, *DECIMALS)
 CSV_HEADER = ("job_id", "tenant_id", "gpu_type", "gpus", "priority", "submitted_at")
 
+WRITE_UTF8 = "write it again as UTF-8"
+
 RowFormat = Literal["ndjson", "csv"]
+Fate = TypeVar("Fate")
 
 
 class Row(Struct):
@@ -44,60 +43,55 @@ class Row(Struct):
     wrong: InvalidSpec | None = None
 
 
-def _bad_format(message: str) -> ApiError:
-    return ApiError(400, "BAD_FORMAT", message)
+class BadFile(UsageError):
+    """A file that cannot be read as a whole; nothing of it was submitted."""
+
+    def __init__(self, message: str, code: str = "BAD_FORMAT", hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.code = code
 
 
-# ---- receiving ----------------------------------------------------------------------------------
+class Encoding:
+    """Looks at the bytes of a file as they come: they must be UTF-8."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+
+    def check(self, chunk: bytes, final: bool = False) -> None:
+        """Raises BadFile at the first byte that is not."""
+        try:
+            self._decoder.decode(chunk, final)
+        except UnicodeDecodeError as error:
+            raise BadFile("the file is not UTF-8; nothing of it was submitted", "BAD_ENCODING", WRITE_UTF8) from error
 
 
-async def receive(request: Asked, limit: int) -> IO[bytes]:
-    """The upload as a file at its start: the multipart field `file`, or the body itself. Raises ApiError."""
-    kept: IO[bytes] = SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 (it outlives this function)
+async def in_turn(
+    rows: Iterator[Row], submit: Callable[[list[Row]], Awaitable[list[Fate]]]
+) -> AsyncIterator[tuple[list[Row], list[Fate]]]:
+    """Rows and their fates, some at a time and in order; while some are written, the next ones are read."""
+    under_way: deque[tuple[list[Row], asyncio.Future[list[Fate]]]] = deque()
     try:
-        check = codecs.getincrementaldecoder("utf-8")()
-        size = 0
-        async for chunk in _chunks(request):
-            size += len(chunk)
-            if size > limit:
-                raise ApiError(413, "PAYLOAD_TOO_LARGE", f"the upload is larger than {limit} bytes")
-            check.decode(chunk)
-            kept.write(chunk)
-        check.decode(b"", final=True)
-    except UnicodeDecodeError as error:
-        kept.close()
-        raise ApiError(400, "BAD_ENCODING", "the upload is not UTF-8; nothing of it was submitted") from error
-    except BaseException:
-        kept.close()
-        raise
-    kept.seek(0)
-    return kept
-
-
-async def _chunks(request: Asked) -> AsyncIterator[bytes]:
-    if request.content_type[0] != "multipart/form-data":
-        stream = request.stream()
         while True:
-            try:
-                async with asyncio.timeout(CHUNK_TIMEOUT_S):
-                    yield await anext(stream)
-            except StopAsyncIteration:
+            chunk = list(islice(rows, ROWS_AT_ONCE))
+            if chunk:
+                under_way.append((chunk, asyncio.ensure_future(submit(chunk))))
+            elif not under_way:
                 return
-            except TimeoutError:
-                raise ApiError(408, "REQUEST_TIMEOUT", f"nothing arrived for {CHUNK_TIMEOUT_S:g} s") from None
-    form = await request.form()
-    file = form.get("file")
-    if not isinstance(file, UploadFile):
-        raise _bad_format("the multipart field `file` is missing, or is no file")
-    while chunk := await file.read(READ_BYTES):
-        yield chunk
+            if len(under_way) > AHEAD or not chunk:
+                told, task = under_way.popleft()
+                yield told, await task
+            else:
+                await asyncio.sleep(0)
+    finally:
+        for _, task in under_way:
+            task.cancel()
 
 
 # ---- reading ------------------------------------------------------------------------------------
 
 
 def read_rows(file: IO[bytes], fmt: RowFormat) -> Iterator[Row]:
-    """The rows of an upload. Raises ApiError when its header is wrong."""
+    """The rows of a file that is UTF-8. Raises BadFile when its header is wrong."""
     lines = _lines(file)
     if fmt == "ndjson":
         return _ndjson(lines)
@@ -153,7 +147,7 @@ def _columns(header: tuple[int, list[str]] | None) -> list[str]:
     unknown = [name for name in names if name not in COLUMNS]
     if not names or unknown or len(dict.fromkeys(names)) < len(names):
         what = f"column {unknown[0][:40]!r} is none of {', '.join(COLUMNS)}" if unknown else "the header is missing"
-        raise _bad_format(f"{what}; {wanted}")
+        raise BadFile(f"{what}; {wanted}")
     return names
 
 
