@@ -260,8 +260,9 @@ async def test_a_wrong_token_opens_nothing_and_a_weak_one_changes_nothing(cluste
         mine = {"driver": "manual", "job_id": "mine", "tenant": "a"}
         await service.post("/jobs", mine, 201, Authorization=f"Bearer {known}")
         before = await client.last_seq()
+        wrong = ("", "Bearer", "Bearer x", f"Basic {known}", f"Bearer {known}x", f"Bearer {known[:-1]}", known)
         for method, path, body in WRITES:
-            for shown in ("", "Bearer", "Bearer x", f"Basic {known}", f"Bearer {known}x", f"Bearer {known[:-1]}", known):
+            for shown in wrong:
                 says, _ = await _ask(service, Bad(path, body, WRONG, method=method), **_shown(shown))
                 assert says == (401, "UNAUTHORIZED"), (method, path, shown)
             says, _ = await _ask(service, Bad(path, body, WRONG, method=method), **_shown(f"Bearer {viewer}"))
