@@ -150,10 +150,10 @@ def _convert(body: Mapping[str, Any], kind: type[Any]) -> Any:
     try:
         return msgspec.convert(body, kind)
     except msgspec.ValidationError as error:
-        raise BadForm([_problem_of(error)]) from error
+        raise BadForm([problem_of(error)]) from error
 
 
-def _problem_of(error: msgspec.ValidationError) -> Problem:
+def problem_of(error: msgspec.ValidationError) -> Problem:
     """Msgspec's words, with the field apart: `Expected `int`, got `str` - at `$.gpus``."""
     text, _, place = str(error).partition(" - at ")
     path = place.strip("`").removeprefix("$").lstrip(".")
@@ -162,7 +162,7 @@ def _problem_of(error: msgspec.ValidationError) -> Problem:
         return Problem("missing_field", f"{path}.{name}".lstrip("."), "is missing")
     if "unknown field" in text:
         name = text.split("`")[1]
-        return Problem("unknown_field", f"{path}.{name}".lstrip("."), "is not a field of a job")
+        return Problem("unknown_field", f"{path}.{name}".lstrip("."), "is not a field here")
     return Problem("wrong_type", path, text[:1].lower() + text[1:])
 
 

@@ -6,13 +6,15 @@ import asyncio
 import time
 from collections.abc import Callable
 
+import nats.errors
 import structlog
 
-from eventsched.errors import WaitTimeout
+from eventsched.errors import PermissionDenied, WaitTimeout
 from eventsched.ids import job_key
 from eventsched.log.jetstream import JetStreamLog
 from eventsched.log.link import Link
 from eventsched.log.port import Entry, Feed
+from eventsched.log.streams import EV
 from eventsched.projections.cluster.state import TERMINAL, ClusterState
 from eventsched.projections.queries import Queries
 from eventsched.projections.replica import Replica
@@ -48,6 +50,7 @@ class Follower:
 
     async def run(self) -> None:
         """Follow until cancelled. Raises UpgradeNeeded, LogGap."""
+        self._log = JetStreamLog(self.link, direct=not await _may_make_consumers(self.link))
         self._take(await Snapshots(self.link).load())
         feed = self._log.read(self.state.seq + 1)
         try:
@@ -117,3 +120,17 @@ class Follower:
             return job is None or job.state in TERMINAL
 
         return await self.until(is_over, timeout_s)
+
+
+async def _may_make_consumers(link: Link) -> bool:
+    """False for operators of production: their account has no way to the API of consumers. They read by direct gets."""
+    while True:
+        await link.connected.wait()
+        try:
+            await link.request(f"$JS.API.CONSUMER.NAMES.{EV}", b"")
+        except (PermissionDenied, nats.errors.NoRespondersError):
+            return False
+        except (TimeoutError, nats.errors.Error, OSError):
+            await asyncio.sleep(AT_TAIL_S)
+        else:
+            return True

@@ -41,6 +41,7 @@ VERBS: dict[Group, dict[str, str]] = {
     },
     CLUSTER: {
         "stats": "eventsched.cli.reading:stats",
+        "smoke": "eventsched.projections.smoke.command:smoke",
         "events": "eventsched.cli.reading:events",
         "simulate": "eventsched.projections.simulation.simulating:simulate",
     },

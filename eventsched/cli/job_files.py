@@ -1,77 +1,111 @@
-"""Jobs read from files: .json (one or a list), .ndjson (one a line), .toml; - is stdin."""
+"""Files of jobs: .ndjson (.jsonl) and .csv, row by row; .json (one or a list) and .toml as a whole; - is stdin."""
 
 from __future__ import annotations
 
 import sys
 import tomllib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from tempfile import TemporaryFile
+from typing import IO, Any, Literal, NamedTuple
 
 import msgspec
 
 from eventsched.errors import InvalidSpec
-from eventsched.settings import DEFAULT_TENANT
-from eventsched.spec import JobSpec
-from eventsched.submissions import make_spec, submission
+from eventsched.forms import BadForm, read_form
+from eventsched.rows import READ_BYTES, BadFile, Encoding, Row, read_rows
+
+FileFormat = Literal["json", "toml", "ndjson", "csv"]
+WHOLE_MAX = 64 * 1024 * 1024
+"""Larger documents are refused: they are held in memory, rows are not."""
+KNOWN = "use .ndjson (one job a line), .csv, .json or .toml; --format names what the file's name does not"
+_SUFFIXES: dict[str, FileFormat] = {".toml": "toml", ".ndjson": "ndjson", ".jsonl": "ndjson", ".csv": "csv"}
 
 
-class FileJob(NamedTuple):
-    """A job as a file names it; tenant and id are "" where it names none."""
+class JobFile(NamedTuple):
+    """An open file of jobs. `place` is what a row's number counts; `size` is in bytes."""
 
-    job_id: str
-    tenant: str
-    spec: JobSpec
+    name: str
+    rows: Iterator[Row]
+    place: Literal["line", "job"]
+    data: IO[bytes]
+    size: int
 
 
-def read_jobs(path: Path) -> list[FileJob]:
-    """The jobs of a file; InvalidSpec names the file, the place in it and the field."""
-    found = _parsed(path)
-    jobs = []
-    for number, fields in enumerate(found if isinstance(found, list) else [found], 1):
-        where = f"{path}, job {number}"
-        if not isinstance(fields, dict):
-            raise InvalidSpec(f"{where}: not an object", 'a job is an object, e.g. {"image":"busybox"}')
+@contextmanager
+def open_jobs(path: Path, file_format: FileFormat | None = None) -> Iterator[JobFile]:
+    """A file of jobs, to be read once. Raises InvalidSpec naming the file when it can't be read as a whole.
+
+    Documents are checked to their end first: one with a fault submits nothing. Of rows, each has its own fate.
+    """
+    chosen = file_format or _SUFFIXES.get(path.suffix.lower(), "json")
+    name = "stdin" if str(path) == "-" else str(path)
+    with ExitStack() as stack:
         try:
-            job_id, tenant = _text(fields, "job_id"), _text(fields, "tenant")
-            spec = make_spec(**fields)
-            submission(tenant or DEFAULT_TENANT, job_id or "any", spec)  # a file with a fault submits nothing
-            jobs.append(FileJob(job_id, tenant, spec))
-        except InvalidSpec as error:
-            raise InvalidSpec(f"{where}: {error.message}", error.hint) from error
-    if not jobs:
-        raise InvalidSpec(f"{path}: no job in it", "use .json, .ndjson (one job a line) or .toml")
-    return jobs
+            data = stack.enter_context(_opened(path))
+            size = _checked(data)
+            whole = chosen in ("json", "toml")
+            rows = iter(_whole(name, data, size, chosen)) if whole else _rows(data, chosen)
+        except OSError as error:
+            raise InvalidSpec(f"{name} cannot be read: {error.strerror}", "-f names a file, - is stdin") from error
+        except BadFile as error:
+            raise InvalidSpec(f"{name}: {error.message}", error.hint or KNOWN) from error
+        yield JobFile(name, rows, "job" if whole else "line", data, size)
 
 
-def _text(fields: dict[str, Any], name: str) -> str:
-    value = fields.pop(name, "")
-    if not isinstance(value, str):
-        shown = "null" if value is None else f"{value!r:.40}"
-        raise InvalidSpec(f"{name}: {shown} is not a text", "leave it out to have one chosen")
-    return value
+def _opened(path: Path) -> IO[bytes]:
+    """The file, at its start; what can be read only once is kept on disk."""
+    if str(path) != "-" and path.is_file():
+        return path.open("rb")
+    kept: IO[bytes] = TemporaryFile()  # noqa: SIM115 (it outlives this function)
+    with sys.stdin.buffer if str(path) == "-" else path.open("rb") as source:
+        while chunk := source.read(READ_BYTES):
+            kept.write(chunk)
+    kept.seek(0)
+    return kept
 
 
-def _parsed(path: Path) -> Any:
+def _rows(data: IO[bytes], chosen: FileFormat) -> Iterator[Row]:
+    return read_rows(data, "csv" if chosen == "csv" else "ndjson")
+
+
+def _checked(data: IO[bytes]) -> int:
+    """How large it is; BadFile if it is not UTF-8."""
+    encoding = Encoding()
+    while chunk := data.read(READ_BYTES):
+        encoding.check(chunk)
+    encoding.check(b"", final=True)
+    size = data.tell()
+    data.seek(0)
+    return size
+
+
+# ---- documents ----------------------------------------------------------------------------------
+
+
+def _whole(name: str, data: IO[bytes], size: int, chosen: FileFormat) -> list[Row]:
+    if size > WHOLE_MAX:
+        raise InvalidSpec(f"{name} is larger than {WHOLE_MAX >> 20} MiB", "write one job a line: .ndjson has no limit")
+    found = _parsed(name, data.read(), chosen)
+    rows = [Row(number, body) for number, body in enumerate(found if isinstance(found, list) else [found], 1)]
+    if not rows:
+        raise InvalidSpec(f"{name}: no job in it", KNOWN)
+    for row in rows:
+        try:
+            read_form(row.body)
+        except BadForm as error:
+            raise InvalidSpec(f"{name}, job {row.line}: {error.message}", "see the fields of JobSpec") from error
+    return rows
+
+
+def _parsed(name: str, data: bytes, chosen: FileFormat) -> Any:
     try:
-        data = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
-    except OSError as error:
-        raise InvalidSpec(f"{path} cannot be read: {error.strerror}", "-f names a file, - is stdin") from error
-    try:
-        match path.suffix:
-            case ".toml":
-                tables = tomllib.loads(data.decode())
-                return tables.get("jobs", [tables])
-            case ".ndjson":
-                return [_line(number, line) for number, line in enumerate(data.splitlines(), 1) if line.strip()]
+        if chosen == "toml":
+            tables = tomllib.loads(data.decode())
+            return tables.get("jobs", [tables])
         return msgspec.json.decode(data)
     except RecursionError:
-        raise InvalidSpec(f"{path}: nested too deeply", "a job has few levels: see the fields of JobSpec") from None
-    except (ValueError, InvalidSpec) as error:  # msgspec, tomllib and decoding raise kinds of ValueError
-        raise InvalidSpec(f"{path}: {error}", "use .json, .ndjson (one job a line) or .toml") from error
-
-
-def _line(number: int, line: bytes) -> Any:
-    try:
-        return msgspec.json.decode(line)
-    except ValueError as error:
-        raise InvalidSpec(f"line {number}: {error}") from error
+        raise InvalidSpec(f"{name}: nested too deeply", "a job has few levels: see the fields of JobSpec") from None
+    except ValueError as error:  # msgspec, tomllib and decoding raise kinds of ValueError
+        raise InvalidSpec(f"{name}: {error}", KNOWN) from error

@@ -12,8 +12,9 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from eventsched.cli.common import BIG, Output, Where, connected, number, pairs, print_json
-from eventsched.cli.exits import ERROR, OUR_FAULT, complain, end_of, exit_code_of
-from eventsched.cli.job_files import FileJob, read_jobs
+from eventsched.cli.exits import OUR_FAULT, complain, end_of, exit_code_of
+from eventsched.cli.job_files import FileFormat, JobFile, open_jobs
+from eventsched.cli.submit_file import FileReport, submit_file
 from eventsched.client import Client, Submitted
 from eventsched.errors import EventschedError, InvalidSpec, UsageError
 from eventsched.spec import Driver, JobSpec, Network
@@ -113,7 +114,12 @@ async def submit(
     *command: str,
     file: Annotated[
         Path | None,
-        Parameter(name=["--file", "-f"], allow_leading_hyphen=True, help="jobs: .json, .ndjson or .toml; - = stdin"),
+        Parameter(
+            name=["--file", "-f"], allow_leading_hyphen=True, help="jobs: .ndjson, .csv, .json, .toml; - = stdin"
+        ),
+    ] = None,
+    file_format: Annotated[
+        FileFormat | None, Parameter(name="--format", help="of the file, where its name does not tell; json for stdin")
     ] = None,
     job_id: Annotated[str, Parameter(name="--id", help="the job's id; made when not given")] = "",
     options: JobOptions = JobOptions(),
@@ -128,34 +134,54 @@ async def submit(
     eventsched submit --driver process -- sleep 5
     eventsched submit -f jobs.ndjson
 
-    What a job asks for stands in the file, if there is one; of the options, only --tenant (for jobs that
-    name none), --wait, --logs and --output go with it.
+    What a job asks for stands in the file, if there is one; of the options, only --format, --tenant (for
+    jobs that name none), --wait, --logs and --output go with it. Of .ndjson and .csv each row has its own
+    fate; the exit code is 1 when one was refused.
     """
-    if file is None:
-        if not image and options.driver in (None, "docker"):
-            raise UsageError("image: none is given", "e.g. `eventsched submit busybox -- echo hello`, or -f FILE")
-        jobs = [FileJob(job_id, "", options.spec(image, command))]
-    else:
+    if file is not None:
         _refuse_beside_a_file(file, [*(["IMAGE"] if image or command else []), *(["--id"] if job_id else [])], options)
-        jobs = read_jobs(file)
-    if logs and any(job.spec.array for job in jobs):
+        with open_jobs(file, file_format) as jobs:
+            return await _submit_file(jobs, wait, logs, output, where)
+    if file_format is not None:
+        raise UsageError("--format: goes with --file", "e.g. `eventsched submit -f - --format csv`")
+    if not image and options.driver in (None, "docker"):
+        raise UsageError("image: none is given", "e.g. `eventsched submit busybox -- echo hello`, or -f FILE")
+    spec = options.spec(image, command)
+    if logs and spec.array:
         raise UsageError(
             "--logs: an array has no output of its own",
             "submit it with --wait; `eventsched logs ARRAY.0` prints a member's",
         )
     if not (wait or logs):
         async with connected(where) as client:
-            return _show(await _submit(client, jobs), output)
+            _show(await client.submit(spec, job_id=job_id), output)
+            return 0
     try:
         async with connected(where) as client:
-            results = await _submit(client, jobs)
-            _show(results, output, brief=True)
-            return await _wait_all(client, results, logs, output)
+            done = await client.submit(spec, job_id=job_id)
+            _show(done, output, brief=True)
+            return await _wait_all(client, [done], logs, output)
     except UsageError:
         raise
     except EventschedError as error:
         complain(error)
         return OUR_FAULT
+
+
+async def _submit_file(jobs: JobFile, wait: bool, logs: bool, output: str, where: Where) -> int:
+    waits = wait or logs
+    report = FileReport(jobs, as_json=output == "json", brief=waits, keep=waits)
+    try:
+        async with connected(where) as client:
+            await submit_file(client, jobs, report, logs=logs)
+            code = report.finish()
+            if not waits:
+                return code
+            waited = await _wait_all(client, report.kept, logs, output)
+            return waited or (OUR_FAULT if code else 0)
+    except EventschedError as error:
+        code = complain(error)
+        return OUR_FAULT if waits else code
 
 
 def _refuse_beside_a_file(file: Path, others: list[str], options: JobOptions) -> None:
@@ -191,42 +217,19 @@ def _user() -> str:
     return ""
 
 
-async def _submit(client: Client, jobs: list[FileJob]) -> list[Submitted | EventschedError]:
-    results: list[Submitted | EventschedError] = []
-    by_tenant: dict[str, list[tuple[str, JobSpec]]] = {}
-    for job_id, tenant, spec in jobs:
-        by_tenant.setdefault(tenant, []).append((job_id, spec))
-    for tenant, group in by_tenant.items():
-        results += await client.submit_many(group, tenant=tenant)
-    return results
-
-
-def _show(results: list[Submitted | EventschedError], output: str, brief: bool = False) -> int:
-    """Print what became of the submissions; 0 when all of them are in."""
-    done = [result for result in results if isinstance(result, Submitted)]
-    failed = [result for result in results if isinstance(result, EventschedError)]
-    if len(results) == 1 and failed:
-        raise failed[0]
+def _show(done: Submitted, output: str, brief: bool = False) -> None:
     if output == "json" and not brief:
-        print_json(done[0] if len(results) == 1 else done)
+        print_json(done)
     elif output != "json":
-        for result in done if len(done) <= 20 else done[:3]:
-            print(f"submitted {result.tenant}/{result.job_id}", file=sys.stderr if brief else sys.stdout)
-        if len(done) > 20:
-            print(f"… {len(done)} jobs in all")
-        if not brief and len(done) == 1:
-            print(f"  eventsched job {done[0].job_id}\n  eventsched logs -f {done[0].job_id}")
-    codes = [complain(error) for error in failed]
-    return ERROR if codes else 0
+        print(f"submitted {done.tenant}/{done.job_id}", file=sys.stderr if brief else sys.stdout)
+        if not brief:
+            print(f"  eventsched job {done.job_id}\n  eventsched logs -f {done.job_id}")
 
 
-async def _wait_all(client: Client, results: list[Submitted | EventschedError], logs: bool, output: str) -> int:
+async def _wait_all(client: Client, results: list[Submitted], logs: bool, output: str) -> int:
     views: list[JobView] = []
     code = 0
     for result in results:
-        if isinstance(result, EventschedError):
-            code = code or OUR_FAULT
-            continue
         if logs:
             async for chunk in client.follow_logs(result.job_id, tenant=result.tenant):
                 target = sys.stderr if chunk.stream == "stderr" else sys.stdout

@@ -19,6 +19,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import Example, OpenAPIMediaType, Operation, Reference, RequestBody, Schema
 from litestar.openapi.spec.enums import OpenAPIType
 
+from eventsched.forms import problem_of
 from eventsched.projections.http.desk import Asked
 from eventsched.projections.http.errors import ApiError, Detail, ErrorBody
 
@@ -37,17 +38,24 @@ async def read_json(request: Asked, kind: type[T], *, empty: bytes = b"") -> T:
     body = await request.body() or empty
     try:
         return msgspec.json.decode(body, type=kind)
-    except UnicodeDecodeError as error:
-        raise ApiError(400, "BAD_ENCODING", "the body is not UTF-8") from error
     except msgspec.ValidationError as error:
-        text, _, place = str(error).partition(" - at ")
-        name = place.strip("`").removeprefix("$").lstrip(".")
-        raise ApiError(422, "VALIDATION_ERROR", str(error), [Detail(name, "wrong_type", text)]) from error
-    except msgspec.DecodeError as error:
-        code = "BAD_ENCODING" if "utf-8" in str(error).lower() else "BAD_FORMAT"
-        raise ApiError(400, code, f"the body is not JSON: {error}") from error
+        found = problem_of(error)
+        detail = Detail(found.field, found.code, found.detail)
+        raise ApiError(422, "VALIDATION_ERROR", str(found), [detail]) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        if not _is_utf8(body):
+            raise ApiError(400, "BAD_ENCODING", "the body is not UTF-8") from error
+        raise ApiError(400, "BAD_FORMAT", f"the body is not JSON: {error}") from error
     except RecursionError as error:
         raise ApiError(400, "BAD_FORMAT", f"the body is {DEPTH_HINT}") from error
+
+
+def _is_utf8(body: bytes) -> bool:
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def joined(*parts: Any) -> bytes:

@@ -34,6 +34,7 @@ from eventsched.errors import (
 )
 from eventsched.forms import BadForm
 from eventsched.log.port import Busy, Denied, OutcomeUnknown, Refused, Unavailable
+from eventsched.rows import BadFile
 
 _log = structlog.get_logger("eventsched.http")
 
@@ -108,6 +109,8 @@ def of_eventsched(error: EventschedError) -> ApiError:
         details = [Detail(one.field, one.code, one.detail) for one in error.problems]
     status, code = next(((status, code) for kind, status, code in _KINDS if isinstance(error, kind)), _OTHER)
     hint = f" ({error.hint})" if error.hint and not details and not _OF_THE_COMMAND_LINE.search(error.hint) else ""
+    if isinstance(error, BadFile):
+        status, code = 400, error.code
     if isinstance(error, Ambiguous):
         hint = " (say whose: ?tenant=)"
     headers = {"Retry_After": "1"} if status == 503 else {}

@@ -149,30 +149,6 @@ def test_a_bad_submission_names_the_field(terminal: Terminal, arguments: tuple[s
     assert says in terminal.run("submit", *arguments, code=2).err
 
 
-def test_jobs_from_files(terminal: Terminal) -> None:
-    jobs = [{"job_id": f"file-{index}", "driver": "fake", "priority": index} for index in range(3)]
-    (terminal.directory / "jobs.json").write_text(json.dumps(jobs))
-    (terminal.directory / "one.toml").write_text('job_id = "file-toml"\ndriver = "fake"\n[fake]\nduration_ms = 5\n')
-    many = '[[jobs]]\njob_id = "file-t1"\ndriver = "fake"\n[[jobs]]\njob_id = "file-t2"\ndriver = "fake"\n'
-    (terminal.directory / "many.toml").write_text(many)
-    lines = "".join(json.dumps({"job_id": f"file-n{index}", "driver": "fake"}) + "\n" for index in range(3))
-    (terminal.directory / "jobs.ndjson").write_text(lines)
-    assert len(terminal.json("submit", "-f", "jobs.json")) == 3
-    assert terminal.json("submit", "-f", "one.toml")["job_id"] == "file-toml"
-    assert [one["job_id"] for one in terminal.json("submit", "-f", "many.toml")] == ["file-t1", "file-t2"]
-    assert len(terminal.json("submit", "-f", "jobs.ndjson")) == 3
-    piped = terminal.run("submit", "-f", "-", "-o", "json", stdin='{"job_id":"file-piped","driver":"fake"}')
-    assert piped.json["job_id"] == "file-piped"
-    for job_id in ("file-2", "file-toml", "file-t2", "file-n2", "file-piped"):
-        terminal.run("wait", job_id)
-    again = terminal.run("submit", "-f", "jobs.json", code=1)
-    assert again.err.count("is taken") == 3
-    (terminal.directory / "bad.json").write_text('[{"driver":"fake"},{"driver":"fake","cpus":2}]')
-    bad = terminal.run("submit", "-f", "bad.json", code=2).err
-    assert "bad.json, job 2" in bad
-    assert "cpus" in bad
-
-
 def test_output_is_followed_and_stays(terminal: Terminal) -> None:
     seen = terminal.directory / "seen"
     job_id = terminal.submit(*SH, f"echo line 1; until [ -e {seen} ]; do sleep 0.05; done; echo line 2; echo line 3")

@@ -14,12 +14,13 @@ import pytest
 from eventsched.events.page import page
 from eventsched.nats_server import NatsServer, find_binary
 
+from .pages import blocks
 from .terminal import Terminal
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-SHELL = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
+PYTHON = blocks(README, "python")
+SHELL = [line for block in blocks(README, "sh") for line in block.splitlines()]
 SUBMISSIONS = [line.split("#")[0].strip() for line in SHELL if line.startswith("eventsched submit")]
 
 
@@ -71,7 +72,7 @@ def test_the_page_of_events_is_fresh() -> None:
 
 
 def test_links_between_documents_lead_somewhere() -> None:
-    for path in [ROOT / "README.md", *(ROOT / "deploy/docs").glob("*.md")]:
+    for path in [ROOT / "README.md", *(ROOT / "deploy/docs").rglob("*.md")]:
         for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
             assert (path.parent / target).exists(), f"{path.name} names {target}"
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from .pages import blocks
 from .terminal import Terminal
 from .test_dev import _children
 
@@ -37,8 +38,7 @@ def _ask(url: str, method: str = "GET", body: Any = None, **headers: str) -> Any
 
 
 def _curls(section: str) -> list[str]:
-    blocks = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
-    return [line for block in blocks for line in block.splitlines() if line.startswith("curl ")]
+    return [line for block in blocks(section, "sh") for line in block.splitlines() if line.startswith("curl ")]
 
 
 def _run(line: str, url: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -58,52 +57,6 @@ def test_a_limit_of_everything_and_a_long_look_back_are_fine(terminal: Terminal)
     terminal.run("wait", job_id)
     assert job_id in {view["job_id"] for view in terminal.json("jobs", "--limit", "0", "--since", "3650d")}
     assert terminal.run("events", "--from", "-1").out.count("\n") == 1
-
-
-@pytest.mark.parametrize(
-    ("text", "names"),
-    [
-        ('{"driver":"fake","job_id":null}', "job_id"),
-        ('{"driver":"fake","job_id":7}', "job_id"),
-        ('{"driver":"fake","tenant":null}', "tenant"),
-        ('[{"driver":"fake"},{"driver":"fake","priority":5000}]', "job 2: priority"),
-        ('[{"driver":"fake"},{"driver":"fake","job_id":"no id!"}]', "job 2: job id"),
-        ('{"driver":"fake","labels":' + '{"a":' * 100_000, "nested"),
-        ("[" * 100_000, "nested"),
-        ("5", "not an object"),
-        ("[]", "no job"),
-        ("{", "jobs.json"),
-        ("\udcff", "jobs.json"),
-    ],
-)
-def test_a_file_with_a_fault_submits_nothing(terminal: Terminal, text: str, names: str) -> None:
-    (terminal.directory / "jobs.json").write_bytes(text.encode(errors="surrogateescape"))
-    before = terminal.json("stats")["seq"]
-    said = terminal.run("submit", "-f", "jobs.json", code=2).err
-    assert names in said
-    assert "jobs.json" in said
-    submitted = terminal.run("events", "--from", str(before + 1), "-o", "json").out.splitlines()
-    assert not [line for line in submitted if json.loads(line)["kind"] == "submitted"]
-
-
-def test_faults_in_other_kinds_of_files(terminal: Terminal) -> None:
-    (terminal.directory / "bad.toml").write_text("x = [")
-    assert "bad.toml" in terminal.run("submit", "-f", "bad.toml", code=2).err
-    (terminal.directory / "bad.ndjson").write_text('{"driver":"fake"}\n\n{"driver":\n')
-    assert "bad.ndjson: line 3" in terminal.run("submit", "-f", "bad.ndjson", code=2).err
-    assert "directory" in terminal.run("submit", "-f", ".", code=2).err
-
-
-def test_a_file_says_what_its_jobs_ask_for(terminal: Terminal) -> None:
-    (terminal.directory / "jobs.json").write_text('{"driver":"fake","job_id":"from-a-file"}')
-    given = ("--id", "x", "--priority", "0", "--gpus", "1", "--hold", "--env", "A=1", "--after-ok", "b")
-    refused = terminal.run("submit", "-f", "jobs.json", *given, code=2).err
-    for option in given:
-        if option.startswith("--"):
-            assert option in refused
-    assert "IMAGE" in terminal.run("submit", "-f", "jobs.json", "busybox", code=2).err
-    done = terminal.run("submit", "-f", "jobs.json", "--wait", "--tenant", "filed", "-o", "json")
-    assert (done.json["tenant"], done.json["state"]) == ("filed", "succeeded"), "these go with a file"
 
 
 @pytest.mark.parametrize("name", ["CREDS", "CA", "CERT", "KEY"])

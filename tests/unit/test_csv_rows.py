@@ -7,8 +7,7 @@ import time
 
 import pytest
 
-from eventsched.projections.http.errors import ApiError
-from eventsched.projections.http.rows import LINE_MAX, Row, read_rows
+from eventsched.rows import LINE_MAX, BadFile, Row, read_rows
 
 
 def rows(text: str) -> list[Row]:
@@ -36,9 +35,9 @@ def test_a_field_may_be_as_long_as_a_row() -> None:
 
 @pytest.mark.parametrize("header", ["job_id\rgpus,priority", "job_id," + "x" * LINE_MAX, '"job_id\n' * LINE_MAX])
 def test_a_header_that_cannot_be_read_is_a_bad_format(header: str) -> None:
-    with pytest.raises(ApiError) as refused:
+    with pytest.raises(BadFile) as refused:
         rows(f"{header}\na,1\n")
-    assert refused.value.problem.code == "BAD_FORMAT"
+    assert refused.value.code == "BAD_FORMAT"
 
 
 def test_a_quote_that_is_never_closed_costs_no_more_than_its_lines() -> None:

@@ -1,8 +1,7 @@
-"""Parts of the HTTP service that need no log: rows of uploads, tokens, the catalogue's schema."""
+"""Parts of the HTTP service that need no log: tokens, the catalogue's schema."""
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 
@@ -14,50 +13,11 @@ from eventsched.events.catalogue import EXAMPLES
 from eventsched.projections.http.app import make_app
 from eventsched.projections.http.auth import Gate, read_tokens
 from eventsched.projections.http.desk import Desk
-from eventsched.projections.http.errors import ApiError
 from eventsched.projections.http.feed import TenantFilter
 from eventsched.projections.http.routes.schemas import catalogue_schema
-from eventsched.projections.http.rows import LINE_MAX, Row, read_rows
 from eventsched.recorded import Recorded
 from eventsched.spec import JobSpec
 from eventsched.wire import Event
-
-
-def rows(text: str | bytes, fmt: str = "ndjson") -> list[Row]:
-    data = text.encode() if isinstance(text, str) else text
-    return list(read_rows(io.BytesIO(data), "csv" if fmt == "csv" else "ndjson"))
-
-
-def test_ndjson_counts_lines_and_leaves_the_others_alone() -> None:
-    found = rows('\ufeff{"a":1}\r\n\n  \n{"b":\n[1]\n' + "[" * 2000 + "\n" + '{"c":"' + "x" * LINE_MAX + '"}\n{"d":2}')
-    assert [(row.line, row.body, row.wrong is None) for row in found] == [
-        (1, {"a": 1}, True),
-        (4, None, False),
-        (5, [1], True),
-        (6, None, False),
-        (7, None, False),
-        (8, {"d": 2}, True),
-    ]
-
-
-def test_csv_has_a_header_quotes_and_numbers() -> None:
-    found = rows('job_id,gpus,tenant_id\na,1,t1\n"b\nb",2,"t,1"\nc,x,t1\nd,1\n\ne,,t1', "csv")
-    assert [(row.line, row.body) for row in found if row.wrong is None] == [
-        (2, {"job_id": "a", "gpus": 1, "tenant_id": "t1"}),
-        (3, {"job_id": "b\nb", "gpus": 2, "tenant_id": "t,1"}),
-        (8, {"job_id": "e", "tenant_id": "t1"}),
-    ]
-    assert [(row.line, str(row.wrong)) for row in found if row.wrong is not None] == [
-        (5, "gpus: 'x' is no number"),
-        (6, "2 fields; the header has 3"),
-    ]
-
-
-@pytest.mark.parametrize("text", ["", "\n", "job_id,what\na,b\n", "job_id,job_id\na,b\n", '{"job_id":"a"}\n'])
-def test_a_csv_without_its_header_is_refused(text: str) -> None:
-    with pytest.raises(ApiError) as refused:
-        rows(text, "csv")
-    assert (refused.value.status, refused.value.problem.code) == (400, "BAD_FORMAT")
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
 from collections.abc import AsyncIterator, Iterator
-from itertools import islice
+from functools import partial
 from tempfile import SpooledTemporaryFile
 from typing import IO, Annotated, Any
 
@@ -20,12 +18,9 @@ from eventsched.projections.http.bodies import JSON, OBJECT, body_of, encode, wr
 from eventsched.projections.http.desk import Asked, Desk, come_in
 from eventsched.projections.http.errors import ApiError
 from eventsched.projections.http.routes.jobs import TAGS, rejected_body, submit_bodies, submitted_body
-from eventsched.projections.http.rows import READ_BYTES, Row, read_rows, receive
+from eventsched.projections.http.uploads import IN_MEMORY, receive
+from eventsched.rows import READ_BYTES, BadFile, Row, in_turn, read_rows
 
-ROWS_AT_ONCE = 250
-"""Few enough that others wait for some milliseconds only while they are read."""
-AHEAD = 8
-IN_MEMORY = 1024 * 1024
 _BINARY = Schema(type=OpenAPIType.STRING, format=OpenAPIFormat.BINARY)
 TAKES = body_of(OBJECT(properties={"file": _BINARY}, required=["file"]), media="multipart/form-data")
 TAKES.content |= {
@@ -50,7 +45,7 @@ async def ingest(request: Asked, fmt: Annotated[str, QueryParameter(description=
     file = await receive(request, desk.limits.upload_bytes)
     try:
         rows = read_rows(file, "csv" if fmt == "csv" else "ndjson")
-    except ApiError:
+    except BadFile:
         file.close()
         raise
     return Stream(_answer(desk, caller, file, rows), media_type=JSON)
@@ -61,7 +56,7 @@ async def _answer(desk: Desk, caller: Caller, file: IO[bytes], rows: Iterator[Ro
     with file, SpooledTemporaryFile(IN_MEMORY) as refused:
         counts = {"accepted_count": 0, "rejected_count": 0}
         yield b'{"accepted":['
-        async for chunk, fates in _submitted(desk, caller, rows):
+        async for chunk, fates in in_turn(rows, partial(_submit, desk, caller)):
             accepted: list[bytes] = []
             for row, fate in zip(chunk, fates, strict=True):
                 if isinstance(fate, tuple):
@@ -78,26 +73,6 @@ async def _answer(desk: Desk, caller: Caller, file: IO[bytes], rows: Iterator[Ro
         while part := refused.read(READ_BYTES):
             yield part
         yield b"]," + encode(counts)[1:]
-
-
-async def _submitted(desk: Desk, caller: Caller, rows: Iterator[Row]) -> AsyncIterator[tuple[list[Row], list[Any]]]:
-    """Rows and their fates, some at a time; while some are written, the next ones are read."""
-    under_way: deque[tuple[list[Row], asyncio.Task[list[Any]]]] = deque()
-    try:
-        while True:
-            chunk = list(islice(rows, ROWS_AT_ONCE))
-            if chunk:
-                under_way.append((chunk, asyncio.ensure_future(_submit(desk, caller, chunk))))
-            elif not under_way:
-                return
-            if len(under_way) > AHEAD or not chunk:
-                told, task = under_way.popleft()
-                yield told, await task
-            else:
-                await asyncio.sleep(0)
-    finally:
-        for _, task in under_way:
-            task.cancel()
 
 
 async def _submit(desk: Desk, caller: Caller, rows: list[Row]) -> list[Any]:

@@ -1,37 +1,39 @@
-"""Uploads of jobs, row by row: NDJSON or CSV, each row with its line number.
+"""Jobs in files, row by row: NDJSON or CSV, each row with its line number and its own fate.
 
-An upload is kept on disk before anything is submitted: so a broken encoding, a cut connection or a
-missing header costs the whole of it and leaves nothing half done; and memory is bounded.
+Uploads and `submit -f` read them alike. Memory is bounded: rows are read as they are submitted.
 """
 
 from __future__ import annotations
 
+import asyncio
 import codecs
 import csv
-from collections.abc import AsyncIterator, Iterator
-from tempfile import SpooledTemporaryFile
-from typing import IO, Any, Literal
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from itertools import islice
+from typing import IO, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Struct
-from multipart import MultipartError, MultipartSegment, PushMultipartParser
 
-from eventsched.errors import InvalidSpec
+from eventsched.errors import InvalidSpec, UsageError
 from eventsched.forms import BadForm
-from eventsched.projections.http.desk import Asked
-from eventsched.projections.http.errors import ApiError
 from eventsched.spec import Problem
 
-IN_MEMORY = 1024 * 1024
 READ_BYTES = 256 * 1024
 LINE_MAX = 256 * 1024
-PARTS_MAX = 100
+ROWS_AT_ONCE = 250
+"""Few enough that others wait for some milliseconds only while they are read."""
+AHEAD = 8
 NUMBERS = ("gpus", "gpu_count", "priority", "submitted_at", "max_runtime", "timeout_s")
 DECIMALS = ("cpu_cores", "memory_gb")
 COLUMNS = ("job_id", "tenant_id", "gpu_type", "docker_image", *NUMBERS, *DECIMALS)
 CSV_HEADER = ("job_id", "tenant_id", "gpu_type", "gpus", "priority", "submitted_at")
 
+WRITE_UTF8 = "write it again as UTF-8"
+
 RowFormat = Literal["ndjson", "csv"]
+Fate = TypeVar("Fate")
 
 
 class Row(Struct):
@@ -42,69 +44,55 @@ class Row(Struct):
     wrong: InvalidSpec | None = None
 
 
-def _bad_format(message: str) -> ApiError:
-    return ApiError(400, "BAD_FORMAT", message)
+class BadFile(UsageError):
+    """A file that cannot be read as a whole; nothing of it was submitted."""
+
+    def __init__(self, message: str, code: str = "BAD_FORMAT", hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.code = code
 
 
-# ---- receiving ----------------------------------------------------------------------------------
+class Encoding:
+    """Looks at the bytes of a file as they come: they must be UTF-8."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+
+    def check(self, chunk: bytes, final: bool = False) -> None:
+        """Raises BadFile at the first byte that is not."""
+        try:
+            self._decoder.decode(chunk, final)
+        except UnicodeDecodeError as error:
+            raise BadFile("the file is not UTF-8; nothing of it was submitted", "BAD_ENCODING", WRITE_UTF8) from error
 
 
-async def receive(request: Asked, limit: int) -> IO[bytes]:
-    """The upload as a file at its start: the multipart field `file`, or the body itself. Raises ApiError."""
-    kept: IO[bytes] = SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 (it outlives this function)
+async def in_turn(
+    rows: Iterator[Row], submit: Callable[[list[Row]], Awaitable[list[Fate]]]
+) -> AsyncIterator[tuple[list[Row], list[Fate]]]:
+    """Rows and their fates, some at a time and in order; while some are written, the next ones are read."""
+    under_way: deque[tuple[list[Row], asyncio.Future[list[Fate]]]] = deque()
     try:
-        check = codecs.getincrementaldecoder("utf-8")()
-        async for chunk in _content(request, _limited(request, limit)):
-            check.decode(chunk)
-            kept.write(chunk)
-        check.decode(b"", final=True)
-    except UnicodeDecodeError as error:
-        kept.close()
-        raise ApiError(400, "BAD_ENCODING", "the upload is not UTF-8; nothing of it was submitted") from error
-    except BaseException:
-        kept.close()
-        raise
-    kept.seek(0)
-    return kept
-
-
-async def _limited(request: Asked, limit: int) -> AsyncIterator[bytes]:
-    size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > limit:
-            raise ApiError(413, "PAYLOAD_TOO_LARGE", f"the upload is larger than {limit} bytes")
-        yield chunk
-
-
-async def _content(request: Asked, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """What is to be kept of a body: all of it, or of a form the field `file`."""
-    kind, options = request.content_type
-    if kind != "multipart/form-data":
-        async for chunk in chunks:
-            yield chunk
-        return
-    found = wanted = False
-    try:
-        with PushMultipartParser(options.get("boundary", ""), max_segment_count=PARTS_MAX) as parser:
-            async for chunk in chunks:
-                for part in parser.parse(chunk) if chunk and not parser.closed else ():
-                    if isinstance(part, MultipartSegment):
-                        wanted = part.name == "file" and bool(part.filename)
-                        found = found or wanted
-                    elif part and wanted:
-                        yield bytes(part)
-    except MultipartError as error:
-        raise _bad_format(f"the form is no multipart/form-data: {error}") from error
-    if not found:
-        raise _bad_format("the multipart field `file` is missing, or is no file")
+        while True:
+            chunk = list(islice(rows, ROWS_AT_ONCE))
+            if chunk:
+                under_way.append((chunk, asyncio.ensure_future(submit(chunk))))
+            elif not under_way:
+                return
+            if len(under_way) > AHEAD or not chunk:
+                told, task = under_way.popleft()
+                yield told, await task
+            else:
+                await asyncio.sleep(0)
+    finally:
+        for _, task in under_way:
+            task.cancel()
 
 
 # ---- reading ------------------------------------------------------------------------------------
 
 
 def read_rows(file: IO[bytes], fmt: RowFormat) -> Iterator[Row]:
-    """The rows of an upload. Raises ApiError when its header is wrong."""
+    """The rows of a file that is UTF-8. Raises BadFile when its header is wrong."""
     lines = _lines(file)
     if fmt == "ndjson":
         return _ndjson(lines)
@@ -175,7 +163,7 @@ def _columns(header: Record | None) -> list[str]:
     unknown = [name for name in names if name not in COLUMNS]
     if not names or unknown or len(dict.fromkeys(names)) < len(names):
         what = f"column {unknown[0][:40]!r} is none of {', '.join(COLUMNS)}" if unknown else "the header is missing"
-        raise _bad_format(f"{what}; {wanted}")
+        raise BadFile(f"{what}; {wanted}")
     return names
 
 
