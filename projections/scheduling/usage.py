@@ -6,7 +6,7 @@ commits change.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -96,9 +96,12 @@ class Shares:
         self._usage = usage
         self._tenants = tenants
         self._held: dict[str, Amounts] = {}
+        self._later: list[tuple[str, Need, Sequence[str], int]] = []
 
     def held(self, tenant: str) -> Amounts:
         """What a tenant holds; absent = 0."""
+        if self._later:
+            self._catch_up()
         return self._held.get(tenant) or self._usage.by_tenant.get(tenant, {})
 
     def change(self, tenant: str, amounts: Amounts, sign: int = 1) -> None:
@@ -108,8 +111,19 @@ class Shares:
             held = self._held[tenant] = dict(self._usage.by_tenant.get(tenant, {}))
         _add(held, amounts, sign)
 
+    def take(self, tenant: str, need: Need, models: Sequence[str], sign: int) -> None:
+        """A tenant holds one run more, or less, with devices of these models. It is counted when somebody asks: in
+        most rounds nobody does."""
+        self._later.append((tenant, need, models, sign))
+
+    def _catch_up(self) -> None:
+        later, self._later = self._later, []
+        for tenant, need, models, sign in later:
+            self.change(tenant, amounts_of_need(need, models), sign)
+
     def copy(self) -> Shares:
         """Another one, equal for now."""
+        self._catch_up()
         copy = Shares(self._usage, self._tenants)
         copy._held = {tenant: dict(amounts) for tenant, amounts in self._held.items()}
         return copy
