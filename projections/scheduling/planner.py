@@ -104,7 +104,7 @@ class Planner:
 
     def sync(self, state: ClusterState) -> None:
         """Follow what evolved since the last call."""
-        if self._adopted != state.policy:
+        if self._adopted is not state.policy and self._adopted != state.policy:
             self.__init__(state)  # type: ignore[misc]
             state.changes.forget_touched()
             return
@@ -265,6 +265,8 @@ class Planner:
     def next_due_ms(self, state: ClusterState) -> int | None:
         """When time alone next changes something: a backoff, a queue time-out, a drain's deadline, or money
         that comes again for jobs the last round refused for want of it."""
+        if not (self.delayed or self.timeouts or self.draining or self.renewal_ms):
+            return None
         due = [heap[0][0] for heap in (self.delayed, self.timeouts) if heap]
         due += [state.nodes[name].drain_at_ms for name in self.draining if state.nodes[name].drain_at_ms]
         if self.renewal_ms:
