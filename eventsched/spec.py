@@ -168,7 +168,8 @@ def problems(spec: JobSpec) -> list[Problem]:
     _check_what_runs(spec, found)
     _check_ranges(spec, found)
     _check_environment(spec, found)
-    _check_parents(spec, found)
+    if spec.after_ok or spec.after_any:
+        _check_parents(spec, found)
     _check_placement(spec, found)
     return found
 
@@ -250,7 +251,7 @@ def _check_ranges(spec: JobSpec, found: list[Problem]) -> None:
 
 
 def _check_environment(spec: JobSpec, found: list[Problem]) -> None:
-    if any("\x00" in part for part in spec.command):
+    if spec.command and any("\x00" in part for part in spec.command):
         found.append(Problem("bad_value", "command", "holds a NUL character"))
     for name, value in spec.env.items():
         if not _ENV_NAME.fullmatch(name) or "\x00" in value:

@@ -219,6 +219,12 @@ class Placing:
         """All of a job that fits: itself, the members of an array, or a whole gang."""
         if alike.gang:
             return (yield from self._try_gang(job, alike))
+        if job.member >= 0 or not job.spec.array:
+            placement = self._choose(job, job.member, alike)
+            if placement is None:
+                return (yield from self._refused(job, alike))
+            yield (placement,)
+            return "placed"
         for member in islice(_members(job), self._placed.get(job.key, 0), None):
             placement = self._choose(job, member, alike)
             if placement is None:

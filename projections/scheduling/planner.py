@@ -218,7 +218,7 @@ class Planner:
         if job.key not in self.faults:
             self.faults[job.key] = problems(job.spec) or gang_problems(job.spec)
         spec = job.spec
-        return not (self.faults[job.key] or spec.after_ok or spec.after_any or spec.hold)
+        return not (spec.hold or spec.after_ok or spec.after_any or self.faults[job.key])
 
     def wake(self, state: ClusterState, now_ms: int) -> None:
         """Queue the jobs whose backoff is over at `now_ms`, and no others: an event that was recorded before the
