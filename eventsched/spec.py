@@ -168,7 +168,8 @@ def problems(spec: JobSpec) -> list[Problem]:
     _check_what_runs(spec, found)
     _check_ranges(spec, found)
     _check_environment(spec, found)
-    _check_parents(spec, found)
+    if spec.after_ok or spec.after_any:
+        _check_parents(spec, found)
     _check_placement(spec, found)
     return found
 
@@ -226,24 +227,31 @@ _ALWAYS = {path: limits for path, limits in RANGES.items() if not path.startswit
 _values = attrgetter(*_ALWAYS)
 
 
-_DEFAULTS = _values(JobSpec())
 _PLAIN_FAKE = FakeRun()
+_acceptable: dict[tuple[int, ...], None] = {}
+"""Values of jobs that were in range: most jobs are like others in this, and are judged at a tenth of the price."""
+_ACCEPTABLE_MAX = 4_096
 
 
 def _check_ranges(spec: JobSpec, found: list[Problem]) -> None:
-    if _values(spec) == _DEFAULTS and spec.fake in (None, _PLAIN_FAKE):
-        return  # most jobs, at a tenth of the price
-    values = dict(zip(_ALWAYS, _values(spec), strict=True))
+    always = _values(spec)
+    plain = spec.fake in (None, _PLAIN_FAKE)
+    if plain and always in _acceptable:
+        return
+    values = dict(zip(_ALWAYS, always, strict=True))
     if spec.fake is not None:
         values |= {path: attrgetter(path)(spec) for path in RANGES if path not in _ALWAYS}
+    before = len(found)
     for path, value in values.items():
         low, high = RANGES[path]
         if not low <= value <= high:
             found.append(Problem("out_of_range", path, f"{value} is not between {low} and {high}"))
+    if plain and len(found) == before and len(_acceptable) < _ACCEPTABLE_MAX:
+        _acceptable[always] = None
 
 
 def _check_environment(spec: JobSpec, found: list[Problem]) -> None:
-    if any("\x00" in part for part in spec.command):
+    if spec.command and any("\x00" in part for part in spec.command):
         found.append(Problem("bad_value", "command", "holds a NUL character"))
     for name, value in spec.env.items():
         if not _ENV_NAME.fullmatch(name) or "\x00" in value:

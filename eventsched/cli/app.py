@@ -54,6 +54,7 @@ VERBS: dict[Group, dict[str, str]] = {
 }
 BENCHES = {
     "decide": "eventsched.projections.bench.deciding:deciding",
+    "simulate": "eventsched.projections.bench.simulating:simulating",
     "fold": "eventsched.projections.bench.fold:fold",
     "throughput": "eventsched.projections.bench.throughput:throughput",
     "start": "eventsched.projections.bench.start:start",

@@ -61,6 +61,9 @@ class _Verdicts:
 
     def of(self, key: str) -> Rejection | None:
         """None = accepted. Walks parents depth first, without recursion: chains may be long."""
+        job = self._state.jobs[key]
+        if not job.spec.after_ok and not job.spec.after_any:
+            return self._judge(job)
         path: list[str] = [key]
         places: dict[str, int] = {key: 0}
         while path:

@@ -16,8 +16,9 @@ from typing import NamedTuple
 import numpy as np
 
 from eventsched.projections.cluster.state import ClusterState, Job, Run
+from eventsched.projections.scheduling.diary import Ints
 from eventsched.projections.scheduling.filters import feasible
-from eventsched.projections.scheduling.fleet import Fleet, Ints
+from eventsched.projections.scheduling.fleet import Fleet
 from eventsched.projections.scheduling.gang import room
 from eventsched.projections.scheduling.needs import Need, group_of
 from eventsched.projections.scheduling.order import expected_ms

@@ -12,8 +12,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from eventsched.projections.cluster.state import ClusterState, Job
+from eventsched.projections.scheduling.diary import Ints
 from eventsched.projections.scheduling.filters import feasible
-from eventsched.projections.scheduling.fleet import Fleet, Ints, Mask
+from eventsched.projections.scheduling.fleet import Fleet, Mask
 from eventsched.projections.scheduling.needs import Need
 from eventsched.projections.scheduling.planner import Class
 from eventsched.projections.scheduling.policies import Chosen
@@ -95,27 +96,29 @@ class Chooser:
         count, only = self._room(need, ranking, later)
         if not count:
             return None
-        best, second = self._best(job, member, alike, ranking, only)
-        if best.row < 0:
+        row, points, second, other = self._best(job, member, alike, ranking, only)
+        if row < 0:
             self.refused = "quota"
             return None
         fleet, score = self.trial.fleet, self._policy.score
-        points, other = best.points // score.shown, second.points // score.shown
+        if score.shown != 1:
+            points, other = points // score.shown, other // score.shown
         terms: dict[str, int] = {}
         if score.terms is not None:
-            terms = score.terms(fleet, need, best.row, job)
+            terms = score.terms(fleet, need, row, job)
             points, other = sum(terms.values()), other + sum(terms.values()) - points
-        given = self.trial.commit(best.row, need)
+        given = self.trial.commit(row, need)
         self.quotas.take(alike.tenant, need, [gpu.model for gpu in given])
+        names = fleet.names
         return Placement(
             job,
             member,
             need,
-            fleet.names[best.row],
-            tuple(gpu.uuid for gpu in given),
+            names[row],
+            tuple([gpu.uuid for gpu in given]),
             points,
-            fleet.names[second.row] if second.row >= 0 else "",
-            other if second.row >= 0 else 0,
+            names[second] if second >= 0 else "",
+            other if second >= 0 else 0,
             terms,
             count,
         )
@@ -135,7 +138,7 @@ class Chooser:
             only &= feasible(trial.fleet, need)
         return int(np.count_nonzero(only)), only
 
-    def _best(self, job: Job, member: int, alike: Class, ranking: Ranking, only: Mask | None) -> tuple[Best, Best]:
+    def _best(self, job: Job, member: int, alike: Class, ranking: Ranking, only: Mask | None) -> Best:
         """The best row for this very job, and the second; none when its tenant may have none of the devices.
         only: rows that may be looked at."""
         score, fleet, policy = self._policy.score, self.trial.fleet, self._policy

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from eventsched.projections.cluster.state import Job
+from eventsched.projections.scheduling.diary import Ints
 from eventsched.projections.scheduling.filters import Rows
-from eventsched.projections.scheduling.fleet import Fleet, Ints
+from eventsched.projections.scheduling.fleet import Fleet
 from eventsched.projections.scheduling.layouts import WHOLE
 from eventsched.projections.scheduling.needs import Need
 
@@ -26,9 +27,10 @@ class Resources:
 
     def sync(self, fleet: Fleet) -> None:
         """Look at the rows that changed; in Python's integers, as the products pass 2^63."""
-        changed = fleet.since(self._now) if self._now >= 0 else None
-        self._now = fleet.now
-        for row in range(fleet.count) if changed is None else changed.tolist():
+        known = fleet.diary.reaches(self._now)
+        changed = fleet.diary.since(self._now).rows.tolist() if known else range(fleet.count)
+        self._now = fleet.diary.now
+        for row in changed:
             free = _mixed(int(fleet.cpu_free[row]), int(fleet.memory_free[row]), int(fleet.gpu_millis[row]))
             total = _mixed(int(fleet.cpu_total[row]), int(fleet.memory_total[row]), int(fleet.gpu_devices[row]) * WHOLE)
             self.points[row] = ONE // 10 * max(0, free) // max(1, total)

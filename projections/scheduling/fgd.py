@@ -21,8 +21,9 @@ from typing import NamedTuple
 import numpy as np
 
 from eventsched.projections.cluster.demand import TOTAL
+from eventsched.projections.scheduling.diary import Ints
 from eventsched.projections.scheduling.filters import ALL, Rows, whole
-from eventsched.projections.scheduling.fleet import Fleet, Ints
+from eventsched.projections.scheduling.fleet import Fleet
 from eventsched.projections.scheduling.layouts import WHOLE
 from eventsched.projections.scheduling.needs import Need, models_of
 
@@ -87,10 +88,10 @@ class Tables:
 
     def sync(self, fleet: Fleet) -> None:
         """Bring `usable` up to date."""
-        rows = fleet.since(self._now) if self._now >= 0 else None
-        self._now = fleet.now
-        where: Rows = ALL if rows is None else rows
-        if rows is None or len(rows):
+        diary = fleet.diary
+        if diary.now != self._now:
+            where: Rows = diary.since(self._now).rows if diary.reaches(self._now) else ALL
+            self._now = diary.now
             levels, full = fleet.matrix[where], fleet.gpu_full[""][where]
             at = self.at(fleet, where, 0)
             self.usable[where] = self.of_shares(at, levels).sum(axis=1) + self.of_wholes(at, full)

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eventsched.projections.scheduling.fleet import DRIVER_BITS, NO_ROOM, Fleet, Ints, Mask
+from eventsched.projections.scheduling.diary import Ints
+from eventsched.projections.scheduling.fleet import DRIVER_BITS, NO_ROOM, Fleet, Mask
 from eventsched.projections.scheduling.layouts import WHOLE
 from eventsched.projections.scheduling.needs import Need
 
@@ -126,17 +127,26 @@ def lasting(fleet: Fleet, need: Need) -> Mask | None:
     return None if mask.all() else mask
 
 
-def least_room(need: Need) -> Ints:
-    """What a row's `room` must hold at least; a need for no memory may go where less than none is free."""
-    gpus = (0, 0) if need.gpu_models else (need.gpus, need.gpu_millis)
-    return np.array((need.cpu_millis, need.memory_bytes or NO_ROOM, *gpus), dtype=np.int64)
+Least = tuple[int, int, int, int]
+"""Of each amount in `room`, how much there must be at least."""
 
 
-def has_room(fleet: Fleet, need: Need, rows: Rows, least: Ints | None = None) -> Mask:
-    """Rows that pass the other filters: alive, and enough is free. least: `least_room(need)`, if at hand."""
-    room = fleet.room if isinstance(rows, slice) else fleet.room.take(rows, axis=0)
-    lacking = room < (least_room(need) if least is None else least)
-    mask: Mask = np.logical_not(lacking.view(np.uint32)[:, 0])  # four answers side by side
+def least_room(need: Need) -> Least:
+    """What a row must have free; what is not asked for may be overdrawn. Models are looked at beside it."""
+    gpus, millis = (0, 0) if need.gpu_models else (need.gpus, need.gpu_millis)
+    return need.cpu_millis, need.memory_bytes or NO_ROOM, gpus or NO_ROOM, millis or NO_ROOM
+
+
+def has_room(fleet: Fleet, need: Need, rows: Rows, room: Ints | None = None, least: Least | None = None) -> Mask:
+    """Rows that pass the other filters: alive, and enough is free. room, least: what these rows have free, and
+    `least_room(need)`, if at hand."""
+    if room is None:
+        room = fleet.room[:, rows]
+    cpu, *others = least_room(need) if least is None else least
+    mask: Mask = room[0] >= cpu
+    for column, amount in enumerate(others, start=1):
+        if amount != NO_ROOM:
+            mask &= room[column] >= amount
     if need.gpu_models:
         mask &= gpus_offered(fleet, need, rows) >= (need.gpu_millis or need.gpus)
     if need.group:
@@ -152,7 +162,7 @@ def feasible(fleet: Fleet, need: Need) -> Mask:
 
 def needs_with_room(fleet: Fleet, needs: Iterable[Need], rows: Ints) -> list[Need]:
     """The needs that one of these rows may have room for; a few too many, where something lasting forbids it."""
-    cpu, memory, full, most = fleet.room[rows].max(axis=0).tolist()
+    cpu, memory, full, most = fleet.room[:, rows].max(axis=1).tolist()
     return [
         need
         for need in needs

@@ -2,8 +2,8 @@
 
 Derived from the state and kept in step through `sync`. A round works on the arrays themselves, and
 whatever it took is laid anew from the state by the next `sync`: so deciding never touches the state,
-and nothing is copied. Every change of a row is listed, so that answers kept for a class of jobs
-need only look at the rows that changed since (`ranking.py`).
+and nothing is copied. Every change of a row is listed (`diary.py`), so that answers kept for a class of
+jobs need only look at the rows that changed since (`ranking.py`).
 """
 
 from __future__ import annotations
@@ -16,13 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eventsched.projections.cluster.state import ClusterState, Node
+from eventsched.projections.scheduling.diary import Diary, Ints, Shorts
 from eventsched.projections.scheduling.layouts import WHOLE, Layout, Layouts
 from eventsched.projections.scheduling.needs import Need, group_of
 from eventsched.projections.scheduling.readings import groups_on, levels_of, static_part
 from eventsched.resources import Gpu
 
-Ints = NDArray[np.int64]
-Shorts = NDArray[np.int16]
 Mask = NDArray[np.bool_]
 T = TypeVar("T")
 
@@ -31,22 +30,19 @@ NO_ROOM = -(2**60)
 """The free cpu of a node that takes no work: less than any job asks for."""
 UNSEEN = NO_ROOM - 1
 """The free cpu of a row that was not looked at since its node changed."""
-CPU, MEMORY, FULL, MOST = range(4)
-"""Columns of `room`."""
 LEFT_PARTS = 1_000
 """What is left of a resource is counted in so many parts of what the largest node has."""
-LOG_MIN = 1 << 16
-"""So many changes of rows are listed at least; whoever asks for older ones must look at all rows."""
 
 
 class Fleet:
     """Struct of arrays over all nodes.
 
     room: what is free, the four columns that decide whether a job fits: cpu (NO_ROOM where the node takes
-    no work), memory, untouched devices, thousandths of the best device. gpu_full, gpu_most: the last two, and
-    the same by device name for names somebody asked for (`full`, `most`). levels: each device's free
-    thousandths, in the node's order; gpu_millis: their sum. left: the measure of best-fit, what is free of
-    cpu and GPUs (of cpu and memory, where no node has GPUs) in parts of the largest node's.
+    no work), memory, untouched devices, thousandths of the best device. diary: its changes. gpu_full,
+    gpu_most: the last two, and the same by device name for names somebody asked for (`full`, `most`).
+    levels: each device's free thousandths, in the node's order; gpu_millis: their sum. left: the measure of
+    best-fit, what is free of cpu and GPUs (of cpu and memory, where no node has GPUs) in parts of the largest
+    node's.
     """
 
     def __init__(self, state: ClusterState, *, groups: bool = True) -> None:
@@ -70,11 +66,11 @@ class Fleet:
         for name in ("drivers", "price", "hazard", "kind", "cpu_total", "memory_total", "gpu_devices", "gpu_millis"):
             setattr(self, name, np.zeros(count, dtype=np.int64))
         self.gpu_total: dict[str, Ints] = {"": np.zeros(count, dtype=np.int64)}
-        self.room: Ints = np.zeros((count, 4), dtype=np.int64)
+        self.room: Ints = np.zeros((4, count), dtype=np.int64)
+        self.left: Shorts = np.zeros(count, dtype=np.int16)
         self.gpu_full: dict[str, Ints] = {}
         self.gpu_most: dict[str, Ints] = {}
-        self._view_room()
-        self.left: Shorts = np.zeros(count, dtype=np.int16)
+        self._view_columns()
         self.levels: list[list[int]] = [[] for _ in range(count)]
         self.devices: list[tuple[Gpu, ...]] = [()] * count
         self.layouts = Layouts()
@@ -110,9 +106,7 @@ class Fleet:
         """Whatever was derived from rows no longer holds."""
         self.generation += 1
         self._memo: dict[object, Any] = {}
-        self._log: Ints = np.zeros(max(LOG_MIN, 8 * self.count), dtype=np.int64)
-        self._log_size = len(self._log)
-        self._log_start = self._log_end = 0
+        self.diary = Diary(self.count)
 
     def memo(self, key: object, make: Callable[[Self], T]) -> T:
         """Something derived from what seldom changes, kept until it does."""
@@ -127,19 +121,20 @@ class Fleet:
         other.room = self.room.copy()
         other.gpu_full = {name: column.copy() for name, column in self.gpu_full.items()}
         other.gpu_most = {name: column.copy() for name, column in self.gpu_most.items()}
-        other._view_room()
-        other.levels = self.levels.copy()  # its lists are replaced, never changed
         other.left, other.gpu_millis = self.left.copy(), self.gpu_millis.copy()
+        other._view_columns()
+        other.levels = self.levels.copy()  # its lists are replaced, never changed
         other.groups = {group: dict(rows) for group, rows in self.groups.items()}
         other._groups_of = dict(self._groups_of)
         other.touched, other._freed, other._matrix = {}, {}, None
         other._forget_answers()
         return other
 
-    def _view_room(self) -> None:
-        """Give the columns of `room` their names."""
-        self.cpu_free, self.memory_free = self.room[:, CPU], self.room[:, MEMORY]
-        self.gpu_full[""], self.gpu_most[""] = self.room[:, FULL], self.room[:, MOST]
+    def _view_columns(self) -> None:
+        """Name the columns of `room`, and give each a view for one row at a time: far quicker than the array."""
+        self.cpu_free, self.memory_free, self.gpu_full[""], self.gpu_most[""] = self.room
+        self._cpu, self._memory, self._full, self._most = (column.data for column in self.room)
+        self._left, self._millis = self.left.data, self.gpu_millis.data
 
     # ---- following the state ------------------------------------------------------------------
 
@@ -220,12 +215,11 @@ class Fleet:
         levels = levels_of(node)
         groups = groups_on(state, node) if self._grouped else {}
         old_groups = self._groups_of.get(row, {})
-        cpu_before, memory_before = self.room[row, :2].tolist()
-        before = (cpu_before, memory_before, self.levels[row], old_groups)
+        before = (self._cpu[row], self._memory[row], self.levels[row], old_groups)
         self.ready[row], self.cordoned[row] = ready, node.cordoned
         if before == (room, memory, levels, groups):
             return False
-        self.cpu_free[row], self.memory_free[row] = room, memory
+        self._cpu[row], self._memory[row] = room, memory
         if levels != before[2]:
             self._set_levels(row, levels)
         if groups != old_groups:
@@ -240,13 +234,16 @@ class Fleet:
 
     def _set_levels(self, row: int, levels: list[int]) -> None:
         self.levels[row] = levels
-        layout = self._layout_of[row]
-        for name, column in self.gpu_full.items():
-            indexes = layout.indexes.get(name)
-            if indexes:
-                free = levels if layout.alike else [levels[index] for index in indexes]
-                column[row] = free.count(WHOLE)
-                self.gpu_most[name][row] = max(free)
+        self._full[row] = levels.count(WHOLE)
+        self._most[row] = max(levels, default=0)
+        if len(self.gpu_full) > 1:
+            layout = self._layout_of[row]
+            for name, column in self.gpu_full.items():
+                indexes = layout.indexes.get(name)
+                if indexes:
+                    free = levels if layout.alike else [levels[index] for index in indexes]
+                    column[row] = free.count(WHOLE)
+                    self.gpu_most[name][row] = max(free)
         if self._matrix is not None:
             self._matrix[row, : len(levels)] = levels
 
@@ -260,36 +257,22 @@ class Fleet:
         if groups:
             self._groups_of[row] = groups
 
-    def _set_left(self, row: int) -> None:
-        cpu = self.cpu_free.item(row)
-        left = cpu * LEFT_PARTS // self.cpu_largest if cpu > 0 else 0
+    def _set_left(self, row: int) -> int:
+        cpu = self._cpu[row]
+        left: int = cpu * LEFT_PARTS // self.cpu_largest if cpu > 0 else 0
         if self.memory_largest:
-            left += max(0, self.memory_free.item(row)) * LEFT_PARTS // self.memory_largest
+            left += max(0, self._memory[row]) * LEFT_PARTS // self.memory_largest
         else:
-            millis = self.gpu_millis[row] = sum(self.levels[row])
+            self._millis[row] = millis = sum(self.levels[row])
             left += millis * LEFT_PARTS // self.gpu_largest
-        self.left[row] = left
+        self._left[row] = left
+        return left
 
     def _changed(self, row: int) -> None:
-        self._set_left(row)
-        place = self._log_end - self._log_start
-        if place == self._log_size:
-            self._log_start, place = self._log_end, 0
-        self._log[place] = row
-        self._log_end += 1
+        left = self._set_left(row)
+        self.diary.add(row, self._cpu[row], self._memory[row], self._full[row], self._most[row], left)
 
-    # ---- the rows that changed ----------------------------------------------------------------
-
-    @property
-    def now(self) -> int:
-        """How many changes there were; grows by one with each."""
-        return self._log_end
-
-    def since(self, then: int) -> Ints | None:
-        """Rows that changed after `then`, some of them often; None when that is too long ago."""
-        if then < self._log_start:
-            return None
-        return self._log[then - self._log_start : self._log_end - self._log_start]
+    # ---- what is asked about rows -------------------------------------------------------------
 
     @property
     def matrix(self) -> Ints:
@@ -361,9 +344,8 @@ class Fleet:
         self.touched[row] = None
         if sign < 0:
             self._freed[row] = None
-        self.cpu_free[row] = self.cpu_free.item(row) - sign * cpu
-        if memory:
-            self.memory_free[row] = self.memory_free.item(row) - sign * memory
+        self._cpu[row] -= sign * cpu
+        self._memory[row] -= sign * memory
         if devices:
             levels, each = self.levels[row].copy(), sign * (gpu_millis or WHOLE)
             for index in devices:

@@ -7,8 +7,9 @@ import numpy as np
 from eventsched import codec
 from eventsched.projections.cluster.arrays import is_unreached, member_key
 from eventsched.projections.cluster.state import ArrayState, ClusterState, Job
+from eventsched.projections.scheduling.diary import Ints
 from eventsched.projections.scheduling.filters import feasible
-from eventsched.projections.scheduling.fleet import Ints, Mask
+from eventsched.projections.scheduling.fleet import Mask
 from eventsched.projections.scheduling.needs import Need
 from eventsched.projections.scheduling.trial import Trial
 from eventsched.spec import JobSpec, Problem

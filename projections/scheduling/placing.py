@@ -92,9 +92,16 @@ class Placing:
     def run(self) -> Units:
         """Promised places first, then, in a round that sweeps, the oldest, then all in order; at last what
         owners want back, and what others may borrow."""
-        for one in (self._promised, self._sweep, self._in_order, self._reclaims, self._borrowers):
-            if (yield from one()) == "round_full":
-                return "round_full"
+        if self._planner.promised and (yield from self._promised()) == "round_full":
+            return "round_full"
+        if self._policy.sweep_every and (yield from self._sweep()) == "round_full":
+            return "round_full"
+        if (yield from self._in_order()) == "round_full":
+            return "round_full"
+        if self._lent_out and (yield from self._reclaims()) == "round_full":
+            return "round_full"
+        if self._borrowing:
+            return (yield from self._borrowers())
         return "placed"
 
     # ---- who comes first ------------------------------------------------------------------------
@@ -212,6 +219,12 @@ class Placing:
         """All of a job that fits: itself, the members of an array, or a whole gang."""
         if alike.gang:
             return (yield from self._try_gang(job, alike))
+        if job.member >= 0 or not job.spec.array:
+            placement = self._choose(job, job.member, alike)
+            if placement is None:
+                return (yield from self._refused(job, alike))
+            yield (placement,)
+            return "placed"
         for member in islice(_members(job), self._placed.get(job.key, 0), None):
             placement = self._choose(job, member, alike)
             if placement is None:

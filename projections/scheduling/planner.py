@@ -104,7 +104,7 @@ class Planner:
 
     def sync(self, state: ClusterState) -> None:
         """Follow what evolved since the last call."""
-        if self._adopted != state.policy:
+        if self._adopted is not state.policy and self._adopted != state.policy:
             self.__init__(state)  # type: ignore[misc]
             state.changes.forget_touched()
             return
@@ -219,7 +219,7 @@ class Planner:
         if job.key not in self.faults:
             self.faults[job.key] = problems(job.spec) or gang_problems(job.spec)
         spec = job.spec
-        return not (self.faults[job.key] or spec.after_ok or spec.after_any or spec.hold)
+        return not (spec.hold or spec.after_ok or spec.after_any or self.faults[job.key])
 
     def wake(self, state: ClusterState, now_ms: int) -> None:
         """Queue the jobs whose backoff is over at `now_ms`, and no others: an event that was recorded before the
@@ -266,6 +266,8 @@ class Planner:
     def next_due_ms(self, state: ClusterState) -> int | None:
         """When time alone next changes something: a backoff, a queue time-out, a drain's deadline, or money
         that comes again for jobs the last round refused for want of it."""
+        if not (self.delayed or self.timeouts or self.draining or self.renewal_ms):
+            return None
         due = [heap[0][0] for heap in (self.delayed, self.timeouts) if heap]
         due += [node.drain_at_ms for name in self.draining if _must_still_stop(state, node := state.nodes[name])]
         if self.renewal_ms:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import entry_points
 
 import msgspec
@@ -263,6 +264,10 @@ def refuse(choice: PolicyChoice) -> str:
 
 def params_hash(choice: PolicyChoice) -> str:
     """A short hash of a policy's parameters; "" when it has none."""
-    if not choice.params:
-        return ""
-    return hashlib.blake2b(msgspec.json.encode(choice.params, order="deterministic"), digest_size=4).hexdigest()
+    return _hash_of(tuple(choice.params.items())) if choice.params else ""
+
+
+@lru_cache(64)
+def _hash_of(params: tuple[tuple[str, int | str], ...]) -> str:
+    encoded = msgspec.json.encode(dict(params), order="deterministic")
+    return hashlib.blake2b(encoded, digest_size=4).hexdigest()

@@ -142,7 +142,10 @@ class Quotas:
 
     def take(self, tenant: str, need: Need, models: Sequence[str], sign: int = 1) -> None:
         """One more run of a tenant; `models` of the devices it got. sign -1: one less."""
-        self.change(tenant, amounts_of_need(need, models), sign)
+        if self.cohort(tenant) is None:
+            self.shares.take(tenant, need, models, sign)
+        else:
+            self.change(tenant, amounts_of_need(need, models), sign)
 
     def change(self, tenant: str, amounts: Amounts, sign: int = 1) -> None:
         """A tenant holds more, or less."""

@@ -14,16 +14,15 @@ import numpy as np
 
 from eventsched.projections.cluster.state import Job
 from eventsched.projections.scheduling.costs import cost_aware_points, cost_aware_terms, expected_cost_points
+from eventsched.projections.scheduling.diary import Ints
 from eventsched.projections.scheduling.fgd import fgd_pick, fgd_points
 from eventsched.projections.scheduling.filters import Rows, whole
-from eventsched.projections.scheduling.fleet import Fleet, Ints, Shorts
+from eventsched.projections.scheduling.fleet import Fleet
 from eventsched.projections.scheduling.layouts import WHOLE
 from eventsched.projections.scheduling.needs import PLAIN, Looks, Need
 
 NOBODY = -(2**62)
 """The rank of a row without room."""
-BLOCKED = 2**15 - 1
-"""Its cost, where a score counts costs: more than any."""
 _LEFT_BITS = 20
 POINTS_MAX = 2**40
 """Points of a kept score are no larger than this, either way."""
@@ -49,11 +48,6 @@ def tightest(fleet: Fleet, need: Need, row: int, devices: Sequence[int]) -> int:
     return min(devices, key=fleet.levels[row].__getitem__)
 
 
-def nothing(fleet: Fleet, need: Need) -> int:
-    """No points to begin with."""
-    return 0
-
-
 def anyone(fleet: Fleet, need: Need, row: int, devices: Sequence[int]) -> int:
     """Any device, without a preference: as it falls out of the node's number and what is free there."""
     return devices[(row + sum(fleet.levels[row])) % len(devices)]
@@ -64,8 +58,8 @@ class Score:
     """One score: a summary, and points for rows, given in one of three ways.
 
     points: looks at all feasible rows at once. by_row: a row's points depend only on the row and the need;
-    then answers are kept between decisions. cost: a row's points are the need's `worth` less the
-    row's cost, a column kept by the fleet; then only what fits is kept by need.
+    then answers are kept between decisions. per_left: they depend only on what is left there for the need:
+    so many points for each part of it (-1, 0 or 1).
 
     least_left: between equal points of by_row, the least left over decides before the node id. unit:
     points that are worth a thousand of another score's in a sum. shown: divisor of points for people.
@@ -76,8 +70,7 @@ class Score:
     summary: str
     points: Points | None = None
     by_row: RowPoints | None = None
-    cost: Callable[[Fleet], Shorts] | None = None
-    worth: Callable[[Fleet, Need], int] = nothing
+    per_left: int | None = None
     least_left: bool = False
     unit: int = 1_000
     shown: int = 1
@@ -93,34 +86,23 @@ class Score:
 
     def of_rows(self, fleet: Fleet, need: Need, rows: Rows) -> Ints:
         """Points by row."""
-        if self.cost is not None:
-            return self.worth(fleet, need) - self.cost(fleet)[rows].astype(np.int64)
+        if self.per_left is not None:
+            points: Ints = self.worth(fleet, need) + self.per_left * fleet.left[rows].astype(np.int64)
+            return points
         assert self.by_row is not None
         return self.by_row(fleet, need, rows)
+
+    def worth(self, fleet: Fleet, need: Need) -> int:
+        """The points of a row where nothing is left, for scores that go by what is left."""
+        return -self.per_left * asked_parts(fleet, need) if self.per_left else 0
 
     def points_of(self, rank: int) -> int:
         """The points that a rank was made of."""
         return -(-rank >> _LEFT_BITS) if self.least_left else rank
 
 
-def no_cost(fleet: Fleet) -> Shorts:
-    """All alike: the smallest node id wins."""
-    return fleet.memo("no cost", lambda fleet: np.zeros(fleet.count, dtype=np.int16))
-
-
-def left_over(fleet: Fleet) -> Shorts:
-    """The less is left over, the better: what stays free of cpu and GPUs (cpu and memory, where no node has
-    GPUs), each in thousandths of the largest node's. The same for every need but for what it asks itself."""
-    return fleet.left
-
-
-def spread(fleet: Fleet, need: Need, rows: Rows) -> Ints:
-    """The more is left over, the better: the opposite of best-fit."""
-    found: Ints = fleet.left[rows].astype(np.int64) - _asked(fleet, need)
-    return found
-
-
-def _asked(fleet: Fleet, need: Need) -> int:
+def asked_parts(fleet: Fleet, need: Need) -> int:
+    """What a need takes of what is `left`."""
     cpu = need.cpu_millis * WHOLE // fleet.cpu_largest
     if fleet.memory_largest:
         return cpu + need.memory_bytes * WHOLE // fleet.memory_largest
@@ -132,7 +114,8 @@ def dot_product(fleet: Fleet, need: Need, rows: Rows) -> Ints:
     the FGD study): cpu and GPUs of the largest node's, in halves of a hundredth: finer, it would fill worse."""
     cpu = (fleet.cpu_free[rows] * WHOLE // fleet.cpu_largest) * (need.cpu_millis * WHOLE // fleet.cpu_largest)
     gpu = (fleet.gpu_millis[rows] * WHOLE // fleet.gpu_largest) * (whole(need) * WHOLE // fleet.gpu_largest)
-    return -((cpu + gpu) // (20 * WHOLE))
+    points: Ints = -((cpu + gpu) // (20 * WHOLE))
+    return points
 
 
 def packing(fleet: Fleet, need: Need, rows: Rows) -> Ints:
@@ -198,9 +181,9 @@ def weighted(parts: Mapping[str, tuple[Score, int]]) -> Score:
 
 
 SCORES: dict[str, Score] = {
-    "first-fit": Score("the first node that fits, by id", cost=no_cost),
-    "best-fit": Score("the node with the least left over", cost=left_over, worth=_asked),
-    "spread": Score("the node with the most left over", by_row=spread),
+    "first-fit": Score("the first node that fits, by id", per_left=0),
+    "best-fit": Score("the node with the least left over", per_left=-1),
+    "spread": Score("the node with the most left over", per_left=1),
     "dot-product": Score(
         "the node whose free resources match the request least (keeps the rest useful)", by_row=dot_product
     ),

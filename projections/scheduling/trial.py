@@ -76,17 +76,16 @@ class Trial:
 def chosen_devices(fleet: Fleet, row: int, need: Need, pick: Pick) -> Sequence[int]:
     """Indexes of the devices for a need: whole ones of the first model that has enough, in the node's order;
     for a share, what `pick` prefers among all that will do, those of a model named earlier first."""
-    levels = fleet.levels[row]
-    if need.gpus:
-        for name in need.names:
+    levels, millis, count = fleet.levels[row], need.gpu_millis, need.gpus
+    found: list[int] = []
+    for name in need.gpu_models or ("",):
+        if count:
             free = [index for index in fleet.indexes(row, name) if levels[index] == WHOLE]
-            if len(free) >= need.gpus:
-                return free[: need.gpus]
-        return []
-    if not need.gpu_millis:
-        return []
-    found = [index for index in fleet.indexes(row, need.names[0]) if levels[index] >= need.gpu_millis]
-    for name in need.names[1:]:
-        more = (index for index in fleet.indexes(row, name) if levels[index] >= need.gpu_millis)
-        found += [index for index in more if index not in found]
-    return [found[0] if len(found) == 1 else pick(fleet, need, row, found)] if found else []
+            if len(free) >= count:
+                return free[:count]
+        elif millis:
+            more = [index for index in fleet.indexes(row, name) if levels[index] >= millis]
+            found = [*found, *(index for index in more if index not in found)] if found else more
+    if len(found) > 1:
+        return [pick(fleet, need, row, found)]
+    return found

@@ -6,7 +6,7 @@ commits change.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -38,19 +38,46 @@ class _Counted:
 
 
 class Usage:
-    """What each tenant's open runs hold and cost, and what all usable nodes have."""
+    """What each tenant's open runs hold and cost, and what all usable nodes have. Changes are counted when somebody
+    asks: without limits and shares nobody does."""
 
     def __init__(self, state: ClusterState) -> None:
-        self.by_tenant: dict[str, Amounts] = {}
-        self.capacity: Amounts = {}
-        self.rates: dict[str, dict[int, tuple[int, int]]] = {}
-        """By tenant: its open runs that cost something, each with its rate and when it was assigned."""
+        self._by_tenant: dict[str, Amounts] = {}
+        self._capacity: Amounts = {}
+        self._rates: dict[str, dict[int, tuple[int, int]]] = {}
         self._counted: dict[str, _Counted] = {}
-        self.sync(state, state.nodes)
+        self._state = state
+        self._changed = dict.fromkeys(state.nodes)
 
-    def sync(self, state: ClusterState, nodes: Iterable[str]) -> None:
+    def sync(self, state: ClusterState, nodes: Mapping[str, None]) -> None:
         """Follow changed nodes."""
-        for name in nodes:
+        self._state = state
+        self._changed |= nodes
+
+    @property
+    def by_tenant(self) -> dict[str, Amounts]:
+        """What each tenant holds."""
+        self._catch_up()
+        return self._by_tenant
+
+    @property
+    def capacity(self) -> Amounts:
+        """What all usable nodes have."""
+        self._catch_up()
+        return self._capacity
+
+    @property
+    def rates(self) -> dict[str, dict[int, tuple[int, int]]]:
+        """By tenant: its open runs that cost something, each with its rate and when it was assigned."""
+        self._catch_up()
+        return self._rates
+
+    def _catch_up(self) -> None:
+        if not self._changed:
+            return
+        state = self._state
+        changed, self._changed = self._changed, {}
+        for name in changed:
             node, counted = state.nodes.get(name), self._counted.get(name)
             if counted is not None and (node is None or counted.capacity is not node.capacity):
                 self._forget(self._counted.pop(name))
@@ -63,7 +90,7 @@ class Usage:
             self._count_runs(state, node, counted)
             if counted.there != (node.session > 0):
                 counted.there = node.session > 0
-                _add(self.capacity, _capacity(counted), 1 if counted.there else -1)
+                _add(self._capacity, _capacity(counted), 1 if counted.there else -1)
 
     def _count_runs(self, state: ClusterState, node: Node, counted: _Counted) -> None:
         for seq in [seq for seq in counted.runs if seq not in node.runs]:
@@ -74,20 +101,20 @@ class Usage:
             run = state.runs[seq]
             tenant = run.key.partition("/")[0]
             counted.runs[seq] = tenant, amounts_of_run(run, counted.models)
-            _add(self.by_tenant.setdefault(tenant, {}), counted.runs[seq][1], 1)
+            _add(self._by_tenant.setdefault(tenant, {}), counted.runs[seq][1], 1)
             if seq in state.rates:
-                self.rates.setdefault(tenant, {})[seq] = state.rates[seq], run.assigned_ms
+                self._rates.setdefault(tenant, {})[seq] = state.rates[seq], run.assigned_ms
 
     def _drop(self, counted: _Counted, seq: int) -> None:
         tenant, amounts = counted.runs.pop(seq)
-        _add(self.by_tenant[tenant], amounts, -1)
-        self.rates.get(tenant, {}).pop(seq, None)
+        _add(self._by_tenant[tenant], amounts, -1)
+        self._rates.get(tenant, {}).pop(seq, None)
 
     def _forget(self, counted: _Counted) -> None:
         for seq in list(counted.runs):
             self._drop(counted, seq)
         if counted.there:
-            _add(self.capacity, _capacity(counted), -1)
+            _add(self._capacity, _capacity(counted), -1)
 
 
 class Shares:
@@ -97,9 +124,12 @@ class Shares:
         self._usage = usage
         self._tenants = tenants
         self._held: dict[str, Amounts] = {}
+        self._later: list[tuple[str, Need, Sequence[str], int]] = []
 
     def held(self, tenant: str) -> Amounts:
         """What a tenant holds; absent = 0."""
+        if self._later:
+            self._catch_up()
         return self._held.get(tenant) or self._usage.by_tenant.get(tenant, {})
 
     def change(self, tenant: str, amounts: Amounts, sign: int = 1) -> None:
@@ -109,8 +139,19 @@ class Shares:
             held = self._held[tenant] = dict(self._usage.by_tenant.get(tenant, {}))
         _add(held, amounts, sign)
 
+    def take(self, tenant: str, need: Need, models: Sequence[str], sign: int) -> None:
+        """A tenant holds one run more, or less, with devices of these models. It is counted when somebody asks: in
+        most rounds nobody does."""
+        self._later.append((tenant, need, models, sign))
+
+    def _catch_up(self) -> None:
+        later, self._later = self._later, []
+        for tenant, need, models, sign in later:
+            self.change(tenant, amounts_of_need(need, models), sign)
+
     def copy(self) -> Shares:
         """Another one, equal for now."""
+        self._catch_up()
         copy = Shares(self._usage, self._tenants)
         copy._held = {tenant: dict(amounts) for tenant, amounts in self._held.items()}
         return copy

@@ -10,8 +10,9 @@ import numpy as np
 from eventsched.projections.cluster.gangs import unit_of
 from eventsched.projections.cluster.state import TERMINAL, ClusterState, Job
 from eventsched.projections.cluster.tenants import limits_of
+from eventsched.projections.scheduling.diary import Ints
 from eventsched.projections.scheduling.filters import Filter, feasible, filters_for, gpus_offered, refusals
-from eventsched.projections.scheduling.fleet import Fleet, Ints
+from eventsched.projections.scheduling.fleet import Fleet
 from eventsched.projections.scheduling.gang import gang_may_start, how_many_fit, members_to_start
 from eventsched.projections.scheduling.layouts import WHOLE
 from eventsched.projections.scheduling.needs import Need, need_of

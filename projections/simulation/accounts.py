@@ -6,6 +6,7 @@ and once run by run and job by job. The two must agree exactly; if they don't, t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from eventsched.errors import EventschedError
@@ -54,12 +55,12 @@ class Accounts:
             return
         self.now_ms = now_ms
         self.jobs_time += passed * self.jobs_in
-        for index in range(3):
-            self.used_time[index] += passed * self.used[index]
-            self.capacity_time[index] += passed * self.capacity[index]
-        self.cost_there += passed * self.price
-        self.cost_busy += passed * self.price_busy
-        self.cost_busy_spot += passed * self.price_busy_spot
+        _add(self.used_time, passed, self.used)
+        _add(self.capacity_time, passed, self.capacity)
+        if self.price:
+            self.cost_there += passed * self.price
+            self.cost_busy += passed * self.price_busy
+            self.cost_busy_spot += passed * self.price_busy_spot
 
     def look(self, node: Node) -> None:
         """Something happened on this node: count it as it is now."""
@@ -77,11 +78,11 @@ class Accounts:
         new = (capacity, used, node.price_micros_per_h if there else 0, busy, node.spot)
         old = self._nodes.get(node.node_id, (_NOTHING, _NOTHING, 0, False, False))
         self._nodes[node.node_id] = new
-        for index in range(3):
-            self.used[index] += used[index] - old[1][index]
-        if capacity is not old[0] and capacity != old[0]:
-            for index in range(3):
-                self.capacity[index] += capacity[index] - old[0][index]
+        _add(self.used, 1, used)
+        _add(self.used, -1, old[1])
+        if capacity != old[0]:
+            _add(self.capacity, 1, capacity)
+            _add(self.capacity, -1, old[0])
         if new[2] or old[2]:
             self._count_price(old, -1)
             self._count_price(new, 1)
@@ -97,10 +98,9 @@ class Accounts:
     def closed(self, held: Amounts, since_ms: int, useful: bool) -> None:
         """A run that held so much since then is closed."""
         passed = self.now_ms - since_ms
-        for index in range(3):
-            self.held_time[index] += passed * held[index]
-            if not useful:
-                self.lost_time[index] += passed * held[index]
+        _add(self.held_time, passed, held)
+        if not useful:
+            _add(self.lost_time, passed, held)
 
     def check(self) -> None:
         """The laws, once all runs are closed and all jobs counted. Raises BrokenLaw."""
@@ -116,3 +116,11 @@ class Accounts:
                     f"{kind}: nodes say {used} units x ms were taken, runs say {held}",
                     "this is a bug of the simulator: please report it with the workload",
                 )
+
+
+def _add(total: list[int], times: int, amounts: Sequence[int]) -> None:
+    """Add so many times these amounts; the three written out, as this is most of the accounting."""
+    cpu, memory, gpu = amounts
+    total[0] += times * cpu
+    total[1] += times * memory
+    total[2] += times * gpu

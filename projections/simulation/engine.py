@@ -191,10 +191,8 @@ class Simulation:
             proposed = decide(self.state, self.now_ms, self.planner)
             if not proposed:
                 break
-            orders = [self._fold(one) for one in proposed]
-            for order in orders:
-                if order is not None:
-                    order()
+            for act, run in [order for one in proposed if (order := self._fold(one))]:
+                act(run)
             self._note_ends()
             if not force and not self.options.eager and self._nothing_new(proposed):
                 break
@@ -216,10 +214,11 @@ class Simulation:
         """
         if len(proposed) == ROUND_MAX or self.state.unjudged or self._dependent or self.planner.policy.preempt:
             return False
-        first, *others = (type(one.event) for one in proposed)
-        return first in (Admitted, RunAssigned) and all(kind is RunAssigned for kind in others)
+        kinds = dict.fromkeys([type(one.event) for one in proposed])
+        kinds.pop(RunAssigned, None)
+        return not kinds or (len(kinds) == 1 and type(proposed[0].event) is Admitted)
 
-    def _fold(self, one: Proposed) -> Callable[[], None] | None:
+    def _fold(self, one: Proposed) -> tuple[Callable[[OpenRun], None], OpenRun] | None:
         """Fold one message of a round; what its agent does then."""
         seq = self._put(one.subject, one.event)
         event = one.event
@@ -227,26 +226,25 @@ class Simulation:
             run = self.state.runs.get(seq)
             if run is None:
                 return None
-            node = self._nodes[run.node]
             record = self.records[job_key(event.tenant, event.job)]
             opened = OpenRun(seq, run.node, record, event.member, self.now_ms, _held(event))
             self._open[seq] = opened
             self.accounts.look(self.state.nodes[run.node])
-            return lambda: self._start(opened, node)
+            return self._start, opened
         if type(event) is StopOrdered:
             stopped = self._open.get(event.run)
             if stopped is not None:
-                return lambda: self._stop(stopped)
+                return self._stop, stopped
         return None
 
-    def _start(self, run: OpenRun, node: SimNode) -> None:
+    def _start(self, run: OpenRun) -> None:
         if run.seq not in self._open:
             return
         self._put(subjects.run(run.node), RunStarted(run=run.seq))
         record = run.record
         record.runs_on(run.node, self.now_ms)
         left = self._left_ms.get(record.key, {}).get(run.member)
-        takes = record.job.takes_ms(run.member, node.gpu_model) if left is None else left
+        takes = record.job.takes_ms(run.member, self._nodes[run.node].gpu_model) if left is None else left
         limit = record.job.spec.max_runtime_ms
         run.over_time = bool(limit) and takes > limit
         run.takes_ms = takes

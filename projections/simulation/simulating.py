@@ -16,6 +16,7 @@ from cyclopts import Parameter
 from eventsched.cli import tables
 from eventsched.cli.common import BIG, Output, number, pairs, print_json
 from eventsched.errors import InvalidSpec, UsageError
+from eventsched.garbage import collect_rarely
 from eventsched.projections.cluster.state import PolicyChoice
 from eventsched.projections.simulation import reports
 from eventsched.projections.simulation.compare import Progress, compare
@@ -124,6 +125,7 @@ def simulate(
     speed, options = _speed(looping.speed), chances.options()
     looping.refuse({"--csv": csv, "--jobs-detail": jobs_detail, "--resample": resample, "--seeds": seeds > 1})
     workload = inputs.read()
+    collect_rarely()
     if looping.loop:
         return _loop(workload, policies, options, output, looping.rounds, speed)
     sink = LogFile(log) if log is not None else None

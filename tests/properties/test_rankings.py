@@ -80,8 +80,10 @@ def _bytes(proposed: list[Proposed]) -> bytes:
 def test_kept_rankings_decide_as_fresh_ones(policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pods = read_pods(Source(DATA / "openb_pod_list_gpuspec33.csv.gz"))
     digests = []
-    for kept, many in ((1 << 24, 16), (0, 1), (0, 10**6)):  # all, few; rows as listed, always all or each once
+    # all are kept, or few; changes are looked at one by one, as arrays, or together with all other rows
+    for kept, few, many in ((1 << 24, 48, 2), (1 << 24, 0, 0), (0, 64, 0), (0, 0, 10**6)):
         monkeypatch.setattr(ranking, "CELLS_MAX", kept)
+        monkeypatch.setattr(ranking, "FEW", few)
         monkeypatch.setattr(ranking, "MANY", many)
         story = _Story(policy, pods, seed=3)
         for index in range(14):
@@ -96,13 +98,11 @@ def test_a_change_log_that_ran_over_is_not_trusted() -> None:
     ledger.join("n1", cpus=1)
     ledger.join("n2", cpus=2)
     fleet = Fleet(ledger.state)
-    then = fleet.now
-    for _ in range(len(fleet._log) + 1):
+    diary, then = fleet.diary, fleet.diary.now
+    for _ in range(diary.size + 1):
         fleet._changed(0)
-    assert fleet.since(then) is None
-    rows = fleet.since(fleet.now - 1)
-    assert rows is not None
-    assert rows.tolist() == [0]
+    assert not diary.reaches(then)
+    assert diary.since(diary.now - 1).rows.tolist() == [0]
 
 
 def test_a_class_without_room_is_not_looked_at_until_a_node_has_room() -> None:

@@ -12,6 +12,7 @@ from statistics import fmean
 import pytest
 
 from eventsched.errors import InvalidSpec
+from eventsched.projections.bench import simulating
 from eventsched.projections.bench.deciding import measure
 from eventsched.projections.simulation.command import Task, outcomes, placement
 from eventsched.projections.simulation.placement import Outcome, arrivals, gpu_millis, summarise
@@ -149,3 +150,14 @@ def test_the_decision_benchmark_measures_a_nearly_full_cluster() -> None:
     assert list(found)[:3] == ["decisions_per_s", "p50_us", "p99_us"]
     assert found["gpus_in_use_percent"] > 75  # type: ignore[operator]
     assert found["placed_percent"] > 50  # type: ignore[operator]
+
+
+def test_the_simulation_benchmark_plays_all_jobs_alike() -> None:
+    one_by_one, together = (
+        simulating.measure(jobs=60, nodes=40, batch=batch, policy="first-fit", times=2) for batch in (1, 20)
+    )
+    assert next(iter(one_by_one)) == "jobs_per_s"
+    assert one_by_one["ended"] == together["ended"] == 60
+    assert one_by_one["events"] == together["events"]
+    assert one_by_one["rounds"] == 61
+    assert together["rounds"] == 4
