@@ -17,6 +17,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from eventsched.cli.common import BIG, Where, number
+from eventsched.earlier import tell_replaced
 from eventsched.errors import EventschedError, SettingsError
 from eventsched.log.link import LinkOptions
 from eventsched.nats_server import die_with_parent
@@ -54,6 +55,7 @@ def api(
 ) -> int:
     """Serve HTTP: jobs, nodes, events; for people, programs and clients of earlier schedulers. See /schema."""
     configure_logging(json=log_json, level=log_level)
+    tell_replaced()
     local = _is_loopback(host)
     if tokens is None and not local:
         raise SettingsError(
