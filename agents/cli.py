@@ -15,6 +15,7 @@ from eventsched.agents.drivers.containers import DockerLimits
 from eventsched.agents.runtime import Agent, agent_data
 from eventsched.agents.settings import AgentSettings, SpotSettings
 from eventsched.cli.common import Where, pairs
+from eventsched.earlier import tell_replaced
 from eventsched.errors import NoServer
 from eventsched.events import ClusterCreated
 from eventsched.garbage import collect_rarely
@@ -73,6 +74,7 @@ async def agent(
         str, Parameter(help="emulated GPUs, e.g. A100:4,H100:2; none = no GPUs; found by NVML by default")
     ] = "",
     label: Annotated[list[str] | None, Parameter(help="NAME=VALUE; may be repeated")] = None,
+    ip: Annotated[str, Parameter(env_var="EXECUTOR_IP", help="this machine's address, shown as label ip")] = "",
     offer: Offer = Offer(),
     driver: Annotated[list[str] | None, Parameter(help="docker, process, fake, manual; may be repeated")] = None,
     data: Annotated[str, Parameter(help="where the agent keeps its files")] = "",
@@ -95,13 +97,14 @@ async def agent(
 ) -> None:
     """Run an agent: this machine offers itself as a node, and runs what it is assigned."""
     configure_logging(json=log_json, level=log_level)
+    tell_replaced()
     settings = AgentSettings(
         data=agent_data(data),
         node=node,
         cpus=cpus,
         memory=memory,
         gpus=gpus,
-        labels=pairs(label or [], "--label"),
+        labels=({"ip": ip} if ip else {}) | pairs(label or [], "--label"),
         taints=offer.taint,
         price_micros_per_h=parse_money_micros(offer.price, "--price"),
         spot=offer.spot_settings(),

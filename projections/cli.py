@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from eventsched.cli.common import BIG, Output, Where, number, print_json, reach
+from eventsched.earlier import tell_replaced
 from eventsched.errors import EventschedError, SettingsError
 from eventsched.events import ClusterCreated
 from eventsched.ids import ID_RULE, is_id
@@ -50,6 +51,7 @@ async def scheduler(
     from eventsched.projections.leader.shell import Scheduler, default_name
 
     configure_logging(json=log_json, level=log_level)
+    tell_replaced()
     chosen = name or default_name()
     if not is_id(chosen):
         raise SettingsError(f"scheduler name {chosen!r} is not an id", ID_RULE)

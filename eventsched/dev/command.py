@@ -22,6 +22,7 @@ from eventsched.dev.config import DevConfig, apply_config, read_config
 from eventsched.dev.demo import run_demo
 from eventsched.dev.engine import docker_answers
 from eventsched.dev.health import DEFAULT_PORT, bind
+from eventsched.earlier import tell_replaced
 from eventsched.errors import EventschedError
 from eventsched.ids import id_from_host_name
 from eventsched.resources import Resources
@@ -68,6 +69,7 @@ async def dev(
     cpus, memory, gpus = cpus or settings.cpus, memory or settings.memory, gpus or settings.gpus
     _check_capacity(cpus, memory, gpus)
     configure_logging(level="error")
+    tell_replaced()
     chosen = driver or settings.driver or _driver_here()
     options = DevOptions(
         data=data.resolve(),

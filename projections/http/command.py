@@ -19,6 +19,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from eventsched.cli.common import BIG, Where, number
+from eventsched.earlier import tell_replaced
 from eventsched.errors import EventschedError, SettingsError
 from eventsched.garbage import collect_rarely
 from eventsched.log.link import LinkOptions
@@ -59,6 +60,7 @@ def api(
 ) -> int:
     """Serve HTTP: jobs, nodes, events; for people, programs and clients of earlier schedulers. See /schema."""
     configure_logging(json=log_json, level=log_level)
+    tell_replaced()
     local = _is_loopback(host)
     if tokens is None and not local:
         raise SettingsError(

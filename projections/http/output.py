@@ -55,7 +55,7 @@ class Tails:
         """(the end of what is stored, number of chunks)."""
         tail, chunks = b"", 0
         deadline = time.monotonic() + READ_TIMEOUT_S
-        feed = JetStreamLog(self._client.link, stream=LOGS).read(1, [subject])
+        feed = JetStreamLog(self._client.link, stream=LOGS, direct=True).read(1, [subject])
         try:
             while feed.pending != 0 and time.monotonic() < deadline:
                 entries = await feed.get(ASK_S)

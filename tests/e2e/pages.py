@@ -135,7 +135,7 @@ class Shell:
                 assert step.shown is None or fits(self._ours(step.shown), printed), self._differs(step, printed)
                 assert code == "0" or step.may_fail, f"$ {step.command}\nexit code {code}\n{printed}"
                 return
-            if stays and fits(self._ours(step.shown or ""), printed):
+            if stays and (not printed or printed.endswith("\n")) and fits(self._ours(step.shown or ""), printed):
                 self._printed = ""
                 return
             assert time.monotonic() < deadline, self._differs(step, printed)

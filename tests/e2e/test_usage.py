@@ -108,3 +108,12 @@ def test_refusals_are_sentences(terminal: Terminal) -> None:
     assert "has a GPU B200" in terminal.run("job", waiting).out
     terminal.run("abort", waiting)
     assert "aborted: abort was requested" in terminal.run("job", waiting).out
+
+
+def test_variables_of_earlier_systems_are_accepted_and_explained(terminal: Terminal) -> None:
+    variables = {"REDIS_HOST": "localhost", "REDIS_PORT": "6379", "JOB_POLL_INTERVAL": "5"}
+    said = terminal.run("api", "--host", "0.0.0.0", code=2, environment=variables).err
+    assert "note: REDIS_HOST, REDIS_PORT are not used" in said
+    assert "note: JOB_POLL_INTERVAL is not used" in said
+    node = ("agent", "--node", "n", "--nats", "nats://127.0.0.1:1", "--heartbeat", "1ms")
+    assert "note: JOB_POLL" in terminal.run(*node, code=2, environment=variables).err

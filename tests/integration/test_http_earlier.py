@@ -86,7 +86,7 @@ async def test_jobs_finished_by_hand_under_a_manual_clock(cluster: Cluster) -> N
 
 async def test_containers_form_with_output_abort_and_executors(cluster: Cluster) -> None:
     cluster.scheduler()
-    cluster.agent("n1", "--gpus", "A100:2", drivers=("fake", "process"))
+    cluster.agent("n1", "--gpus", "A100:2", drivers=("fake", "process"), EXECUTOR_IP="10.0.0.7")
     await cluster.ready()
     async with running(cluster) as service:
         body = {"docker_image": "alpine:latest", "command": ["echo", "Hello World!"], "cpu_cores": 1, "memory_gb": 1}
@@ -117,6 +117,7 @@ async def test_containers_form_with_output_abort_and_executors(cluster: Cluster)
         (executor,) = await service.get("/executors")
         assert sorted(executor) == sorted(EXECUTOR_KEYS)
         assert (executor["executor_id"], executor["status"]) == ("n1", "ONLINE")
+        assert executor["labels"] == {"ip": "10.0.0.7"}
         assert (executor["total_gpus"], executor["running_jobs"]) == ({"A100": 2}, [f"default/{runs['job_id']}"])
         assert sorted(await service.get("/stats")) == sorted(STATS_KEYS)
         assert (await service.get("/health"))["status"] == "healthy"
