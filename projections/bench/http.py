@@ -64,7 +64,7 @@ async def _measure(load: _Load, client: Client, scheduler: int, workers: int) ->
     found: dict[str, Any] = {}
     for connections in (64, 16):
         full = await load.run(connections, submit)
-        pause_ms = max(1, round(2 * 1000 * connections / full["per_s"]))
+        pause_ms = max(1, round(1.5 * 1000 * connections / full["per_s"]))
         half = await load.run(connections, load.script(f"half-{connections}", SUBMIT_LUA + PAUSE_LUA % pause_ms))
         found |= {
             f"submits_per_s_{connections}": full["per_s"],

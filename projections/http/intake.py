@@ -33,7 +33,8 @@ from eventsched.submissions import submit_error
 from eventsched.wire import Event
 
 GIVE_UP_S = 10.0
-REGATHER_S = 0.003
+GATHER_S = 0.003
+"""Callers who were answered together soon ask again: they share a batch then, and not two that take turns."""
 KEYED_AT_ONCE = 16
 KEY_MAX = 255
 RETRY_S = 0.02
@@ -55,7 +56,7 @@ class Intake:
     def __init__(self, client: Client, follower: Follower) -> None:
         self._client = client
         self._follower = follower
-        self._writer = GatheringWriter(client.log, give_up_s=GIVE_UP_S, regather_s=REGATHER_S)
+        self._writer = GatheringWriter(client.log, give_up_s=GIVE_UP_S, linger_s=GATHER_S, regather_s=GATHER_S)
         self._keyed = asyncio.Semaphore(KEYED_AT_ONCE)
         self._id = new_ulid()
         self._numbers = itertools.count()
