@@ -12,18 +12,18 @@ from cyclopts import Parameter
 
 from eventsched import codec
 from eventsched.agents.drivers.containers import DockerLimits
-from eventsched.agents.runtime import Agent, agent_data
+from eventsched.agents.runtime import Agent
 from eventsched.agents.settings import AgentSettings, SpotSettings
 from eventsched.cli.common import Where, pairs
 from eventsched.earlier import tell_replaced
-from eventsched.errors import NoServer
+from eventsched.errors import InvalidSpec, NoServer
 from eventsched.events import ClusterCreated
 from eventsched.garbage import collect_rarely
 from eventsched.log.link import Link, connect
 from eventsched.log.port import Entry
 from eventsched.log.reader import StreamReader
 from eventsched.log.streams import EV, verify_ev
-from eventsched.settings import link_options
+from eventsched.settings import data_directory, link_options
 from eventsched.telemetry import configure_logging
 from eventsched.units import parse_duration_ms, parse_money_micros
 
@@ -60,7 +60,7 @@ class Offer:
             self.spot,
             parse_money_micros(self.hazard, "--hazard"),
             self.spot_file,
-            tuple(shlex.split(self.spot_command)),
+            _words(self.spot_command, "--spot-command"),
             parse_duration_ms(self.spot_notice, "--spot-notice"),
         )
 
@@ -99,7 +99,7 @@ async def agent(
     configure_logging(json=log_json, level=log_level)
     tell_replaced()
     settings = AgentSettings(
-        data=agent_data(data),
+        data=data_directory(data, "agent"),
         node=node,
         cpus=cpus,
         memory=memory,
@@ -144,6 +144,16 @@ async def _wait_for_log(link: Link) -> None:
             if asyncio.get_running_loop().time() > deadline:
                 raise
         await asyncio.sleep(0.05)
+
+
+def _words(text: str, option: str) -> tuple[str, ...]:
+    """A command, split as a shell would."""
+    try:
+        return tuple(shlex.split(text))
+    except ValueError as error:
+        raise InvalidSpec(
+            f"{option}: {text!r} cannot be split into words: {error}", "quote it as for a shell"
+        ) from error
 
 
 def _seconds(text: str) -> str:

@@ -80,5 +80,7 @@ def machine_id(directory: Path, environment: Mapping[str, str] = os.environ) -> 
         return found
     kept = directory / "machine-id"
     if not kept.exists():
-        kept.write_text(uuid.uuid4().hex)
+        fresh = directory / "machine-id.new"
+        fresh.write_text(uuid.uuid4().hex)
+        fresh.replace(kept)  # an agent killed in between leaves no empty one
     return kept.read_text().strip()

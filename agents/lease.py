@@ -10,15 +10,17 @@ All that the leash must know stands in the file too: it outlives agents, and obe
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 LEASE_FILE = "lease.json"
-FENCED_FILE = "fenced"
+FENCED_DIRECTORY = "fenced-runs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,22 +67,38 @@ def drop_lease(directory: Path) -> None:
 
 def note_fenced(directory: Path, runs: list[int]) -> None:
     """Record, before it is done, that these runs are stopped for want of a lease: their end is not
-    their own, and must not be reported as such."""
+    their own, and must not be reported as such. A file each: leash and agent never write the same one."""
     if not runs:
         return
-    with (directory / FENCED_FILE).open("a") as file:
-        file.write("".join(f"{run}\n" for run in runs))
-        file.flush()
-        os.fsync(file.fileno())
+    fenced = directory / FENCED_DIRECTORY
+    fenced.mkdir(exist_ok=True)
+    for run in runs:
+        (fenced / str(run)).touch()
+    handle = os.open(fenced, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def read_fenced(directory: Path) -> dict[int, None]:
     """The runs that were stopped for want of a lease."""
     try:
-        lines = (directory / FENCED_FILE).read_text().split()
+        names = os.listdir(directory / FENCED_DIRECTORY)
     except OSError:
         return {}
-    return {int(line): None for line in lines if line.isdigit()}
+    return {int(name): None for name in sorted(names) if name.isdigit()}
+
+
+def keep_fenced(directory: Path, runs: Iterable[int]) -> dict[int, None]:
+    """As `read_fenced`, of these runs alone; there are no others any more, and they are forgotten."""
+    fenced = read_fenced(directory)
+    kept = {run: None for run in runs if run in fenced}
+    for run in fenced:
+        if run not in kept:
+            with contextlib.suppress(OSError):
+                (directory / FENCED_DIRECTORY / str(run)).unlink()
+    return kept
 
 
 class Lease:

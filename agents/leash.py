@@ -117,6 +117,7 @@ class Leash:
             if remaining_ms > 0:
                 for terminated in self._terminated.values():
                     terminated.clear()
+                self._noted.clear()
                 time.sleep(min(POLL_S * 5, remaining_ms / 1000))
                 continue
             self._sweeps.do("processes", self._sweep_processes)

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 import structlog
 
 from eventsched.agents.drivers.base import Chunk
+from eventsched.agents.process_runs import OUTPUT_MAX_BYTES
 from eventsched.log.jetstream import JetStreamLog
 from eventsched.log.port import AppendError, Conflict, Outgoing, Refused
 
@@ -21,7 +22,6 @@ _log = structlog.get_logger("eventsched.logs")
 CHUNK_BYTES = 32 * 1024
 FLUSH_S = 0.2
 RETRY_S = 0.5
-OUTPUT_MAX_BYTES = 16 * 1024 * 1024
 
 
 class Shipper:
@@ -77,7 +77,7 @@ class Shipper:
 
     async def _put(self, stream: str, data: bytes) -> None:
         start, self.offset = self.offset, self.offset + len(data)
-        if start >= self._limit:
+        if start > self._limit:  # the chunk that crossed it has said so
             return
         if self.offset > self._limit:
             cut = f"\n[eventsched: output cut at {self._limit} bytes]\n".encode()

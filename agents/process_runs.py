@@ -17,6 +17,8 @@ from typing import Any
 
 RUNS = "runs"
 JOURNAL = "runs.journal"
+OUTPUT_MAX_BYTES = 16 * 1024 * 1024
+"""So much of a run's output is shipped; what comes after that is dropped."""
 
 
 @dataclass(slots=True)

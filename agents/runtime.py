@@ -12,7 +12,6 @@ import fcntl
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import msgspec
 import structlog
@@ -24,16 +23,17 @@ from eventsched.agents.drivers.registry import make_driver
 from eventsched.agents.effects import KnownRun, SessionOver
 from eventsched.agents.gpu import Gpus
 from eventsched.agents.inventory import capacity, machine_id, node_id
-from eventsched.agents.lease import Lease, Terms, boot_ms, drop_lease, read_fenced
+from eventsched.agents.lease import Lease, Terms, boot_ms, drop_lease, keep_fenced, read_fenced
 from eventsched.agents.processes import boot_id
 from eventsched.agents.session import Session
 from eventsched.agents.settings import AgentSettings
 from eventsched.agents.spot import notice
 from eventsched.agents.stops import FENCED, StopReasons
-from eventsched.errors import EventschedError, SettingsError
+from eventsched.errors import EventschedError
 from eventsched.log.jetstream import JetStreamLog
 from eventsched.log.link import Link
 from eventsched.log.streams import LOGS
+from eventsched.settings import usable_data
 
 _log = structlog.get_logger("eventsched.agent")
 REAP_EVERY_S = 20.0
@@ -60,8 +60,9 @@ class Agent:
         self.version = __version__
         self.node = node_id(settings.node)
         self.directory = settings.data / f"{cluster_id[-8:].lower()}-{self.node}"
-        self.directory.mkdir(parents=True, exist_ok=True)
-        self.machine_id = machine_id(settings.data)
+        with usable_data(settings.data):
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self.machine_id = machine_id(settings.data)
         self.boot_id = boot_id()
         self.log = JetStreamLog(link)
         self.output_log = JetStreamLog(link, stream=LOGS)
@@ -108,7 +109,8 @@ class Agent:
             os.close(lock)
 
     def _lock(self) -> int:
-        handle = os.open(self.directory / "agent.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        with usable_data(self.directory):
+            handle = os.open(self.directory / "agent.lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -211,8 +213,9 @@ class Agent:
         """What the drivers still have, without the runs that were stopped for want of a lease: their
         end is not their own. Those are only removed. Of others that were stopped, why is known."""
         inventory = [(driver, known) for driver in self.drivers.values() for known in await driver.inventory()]
-        self.stops.keep_only([known.launch.run for _, known in inventory])
-        fenced = read_fenced(self.directory)
+        runs = [known.launch.run for _, known in inventory]
+        self.stops.keep_only(runs)
+        fenced = keep_fenced(self.directory, runs)
         found: list[tuple[Driver, KnownRun]] = []
         for driver, known in inventory:
             run = known.launch.run
@@ -313,15 +316,3 @@ class Agent:
                     await driver.stop(run, known.launch.spec.stop_grace_ms)
                     await driver.remove(run)
         self._orphans_seen = seen
-
-
-def agent_data(given: str) -> Path:
-    """Where an agent keeps its files: as given, else /var/lib/eventsched, else the user's state directory."""
-    if given:
-        return Path(given).resolve()
-    if os.geteuid() == 0:
-        return Path("/var/lib/eventsched/agent")
-    home = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-    if not home:
-        raise SettingsError("no home directory", "give --data")
-    return Path(home) / "eventsched" / "agent"

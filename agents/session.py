@@ -184,7 +184,7 @@ class Session:
             sent_ms = boot_ms()
             if await self._store_beat(beat) and not agent.lease.renew(sent_ms, core.session):
                 self._do(core.fenced())
-            await asyncio.sleep(agent.settings.heartbeat_ms / 1000)
+            await asyncio.sleep(max(0, sent_ms + agent.settings.heartbeat_ms - boot_ms()) / 1000)
 
     async def _store_beat(self, beat: Heartbeat) -> bool:
         """True when the server says that it has it; one that is not stored is simply missing."""

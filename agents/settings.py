@@ -54,12 +54,11 @@ class AgentSettings(Struct, frozen=True, kw_only=True):
         """Raise SettingsError for values that cannot work."""
         if not 100 <= self.heartbeat_ms <= 60_000:
             raise SettingsError(f"heartbeat of {self.heartbeat_ms} ms", "give 0.1 s to 60 s")
-        if self.fence_after_ms < 2 * self.heartbeat_ms:
+        if self.fence_after_ms < 3 * self.heartbeat_ms:  # a lost one is given up after another, and then sent again
             raise SettingsError(
-                f"fence_after ({self.fence_after_ms} ms) is less than two heartbeats ({self.heartbeat_ms} ms each)",
+                f"fence_after ({self.fence_after_ms} ms) is less than three heartbeats ({self.heartbeat_ms} ms each)",
                 "one lost heartbeat must not stop the node's runs",
             )
-
         if not 0 <= self.spot.hazard_ppm_per_h <= 1_000_000:
             raise SettingsError(f"hazard of {self.spot.hazard_ppm_per_h} ppm", "give 0 to 1000000 (1000000 = certain)")
         if self.price_micros_per_h < 0:

@@ -28,7 +28,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from eventsched.agents.process_runs import RUNS, RunJournal, RunRecord, line, read_journal
+from eventsched.agents.process_runs import OUTPUT_MAX_BYTES, RUNS, RunJournal, RunRecord, line, read_journal
 from eventsched.agents.processes import (
     MARK,
     boot_id,
@@ -47,6 +47,8 @@ CLEAR_S = 0.05
 COMPACT_BYTES = 1024 * 1024
 LINE_MAX = 4 * 1024 * 1024
 UNREAD_MAX = 1024 * 1024
+TRIM_EVERY_S = 0.5
+TRIM_SLACK_BYTES = 1024 * 1024
 _DEFAULT_AGAIN = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
 
 
@@ -76,6 +78,7 @@ class Shim:
         for number in (signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, lambda: None)
         self._inherit()
+        self._trim()
         with in_directory(self._directory) as short:
             (self._directory / SOCKET).unlink(missing_ok=True)
             before = os.umask(0o077)
@@ -270,7 +273,23 @@ class Shim:
 
     def _over(self, record: RunRecord, code: int | None) -> None:
         record.over, record.code = True, code
+        self._trim_output(record.run)
         self._note(record.over_line())
+
+    def _trim(self) -> None:
+        """A run that says too much must not fill the disk, whether or not an agent is there to read it."""
+        for record in self._records.values():
+            if not record.over:
+                self._trim_output(record.run)
+        asyncio.get_running_loop().call_later(TRIM_EVERY_S, self._trim)
+
+    def _trim_output(self, run: int) -> None:
+        """Cut off what is never shipped, but for a byte, by which readers see that there was more. What is
+        written next comes behind that: the file is open for appending."""
+        output = f"{self._outputs}/{run}"
+        with contextlib.suppress(OSError):
+            if os.stat(output).st_size > OUTPUT_MAX_BYTES + TRIM_SLACK_BYTES:
+                os.truncate(output, OUTPUT_MAX_BYTES + 1)
 
     # ---- forgetting -------------------------------------------------------------------------
 

@@ -20,14 +20,27 @@ COMMAND_TIMEOUT_S = 10.0
 
 async def notice(file: str, command: tuple[str, ...]) -> str:
     """Wait for the notice; what it was. Never returns without a file and a command to look at."""
+    trouble = ""
     while file or command:
-        if file and Path(file).exists():
+        found, why = _look(file)
+        if why and why != trouble:
+            _log.error("spot_file_not_seen", file=file, error=why)
+        trouble = why
+        if found:
             return f"file {file}"
         if command and await _succeeds(command):
             return f"command {command[0]}"
         await asyncio.sleep(LOOK_EVERY_S)
     await asyncio.Event().wait()
     raise AssertionError
+
+
+def _look(file: str) -> tuple[bool, str]:
+    """Whether the file is there; what keeps one from telling."""
+    try:
+        return bool(file) and Path(file).exists(), ""
+    except OSError as error:
+        return False, str(error.strerror)
 
 
 async def _succeeds(command: tuple[str, ...]) -> bool:

@@ -2,7 +2,7 @@
 
 An agent may die between a stop and the report of its end. Without this its successor would find a
 run that ended by a signal, and call that the job's own failure. One line a stop; the first reason of
-a run counts. What the leash has stopped stands in a file of its own (`lease.FENCED_FILE`).
+a run counts. What the leash has stopped stands in a file of its own (`lease.FENCED_DIRECTORY`).
 """
 
 from __future__ import annotations

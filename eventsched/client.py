@@ -26,6 +26,7 @@ from eventsched.errors import (
     InvalidSpec,
     NoScheduler,
     PermissionDenied,
+    UsageError,
     WaitTimeout,
 )
 from eventsched.events import (
@@ -35,7 +36,6 @@ from eventsched.events import (
     NodeCordoned,
     NodeDrained,
     NodeUncordoned,
-    PolicySet,
     ReleaseRequested,
     RequeueRequested,
 )
@@ -55,7 +55,7 @@ from eventsched.spec import JobSpec
 from eventsched.stories import follow_events
 from eventsched.submissions import as_pairs, make_spec, submission, submit_error
 from eventsched.targets import check_complete, check_requeue, job_to_change, split_tenant
-from eventsched.tenancy import price_event, tenant_event
+from eventsched.tenancy import policy_event, price_event, tenant_event
 from eventsched.views import JobList, JobView, NodeView, PolicyView, PriceView, Stats, TenantView
 from eventsched.wire import Event
 
@@ -302,6 +302,8 @@ class Client:
 
     async def node(self, node: str) -> NodeView:
         """One node. Raises NotFound."""
+        if not node:  # to schedulers "" is every node, and a drain would take the first
+            raise UsageError("node: none is given", "give a node's id, see `eventsched nodes`")
         return (await self._ask(query.NODES, query.NodesRequest(node, self._written), NodeViews))[0]
 
     async def explain(self, job_id: str, *, tenant: str = "") -> Explanation:
@@ -314,9 +316,9 @@ class Client:
         """All policies, by name; the current one with its parameters."""
         return await self._ask(query.POLICIES, query.PoliciesRequest(self._written), PolicyViews)
 
-    async def set_policy(self, name: str, **params: int | str) -> PolicyView:
+    async def set_policy(self, name: str, /, **params: int | str) -> PolicyView:
         """Let another policy decide from now on. Raises EventschedError with the reason if it is refused."""
-        request = await self._administer("policy_set", PolicySet(name=name, params=params))
+        request = await self._administer("policy_set", policy_event(name, params))
         self._written = max(self._written, await policy_answer(self.log, request, WRITE_TIMEOUT_S))
         return next(view for view in await self.policies() if view.current)
 

@@ -46,9 +46,3 @@ class Capacity(Struct, frozen=True, omit_defaults=True):
     cpu_millis: Int = 0
     memory_bytes: Int = 0
     gpus: tuple[Gpu, ...] = ()
-
-
-def gpu_matches(gpu: Gpu, model: str) -> bool:
-    """True when a request for `model` ("" = any, `A|B` = either) accepts this device; case does not matter."""
-    wanted = model.lower().split("|")
-    return wanted in ([""], ["any"]) or gpu.model.lower() in wanted or gpu.variant.lower() in wanted

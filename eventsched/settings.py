@@ -7,12 +7,14 @@ The server is found by an explicit URL, else `EVENTSCHED_NATS`, else the state f
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from eventsched.errors import SettingsError
 from eventsched.log.link import LinkOptions
 from eventsched.nats_server import process_alive
 
@@ -67,3 +69,23 @@ def link_options(url: str | None = None, environment: Mapping[str, str] = os.env
         dev = find_dev()
         chosen = dev.nats if dev is not None else "nats://127.0.0.1:4222"
     return LinkOptions(url=chosen, **given)
+
+
+def data_directory(given: str, part: str) -> Path:
+    """Where a service keeps its files: as given, else below /var/lib or the user's state directory."""
+    if given:
+        return Path(given).resolve()
+    if os.geteuid() == 0:
+        return Path("/var/lib/eventsched") / part
+    return Path(os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")) / "eventsched" / part
+
+
+@contextmanager
+def usable_data(data: Path) -> Iterator[None]:
+    """What keeps a data directory from being used is a wrong setting: SettingsError with the reason."""
+    try:
+        yield
+    except OSError as error:
+        no_directory = isinstance(error, FileExistsError | NotADirectoryError)
+        why = "is no directory" if no_directory else f"cannot be used: {error.strerror}"
+        raise SettingsError(f"--data: {data} {why}", "name a directory you may write to, or a new one") from error

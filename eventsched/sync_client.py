@@ -158,7 +158,7 @@ class SyncClient:
         """See `Client.policies`."""
         return self._run(self._client.policies())
 
-    def set_policy(self, name: str, **params: int | str) -> PolicyView:
+    def set_policy(self, name: str, /, **params: int | str) -> PolicyView:
         """See `Client.set_policy`."""
         return self._run(self._client.set_policy(name, **params))
 

@@ -1,5 +1,7 @@
-"""The values limits of tenants and prices may have: one rule for clients, who are told at once, and
-for the fold, which takes no others.
+"""What operators may set, and to what: limits of tenants, prices, parameters of policies.
+
+The values of limits and prices have one rule for clients, who are told at once, and for the fold,
+which takes no others. What a policy's parameters may be the policy itself says.
 """
 
 from __future__ import annotations
@@ -10,12 +12,12 @@ from typing import Any, TypeVar
 import msgspec
 
 from eventsched.errors import InvalidSpec
-from eventsched.events import PriceSet, TenantSet
+from eventsched.events import PolicySet, PriceSet, TenantSet
 from eventsched.ids import ID_RULE, is_id
 from eventsched.spec import DAY_MS, Problem
 from eventsched.wire import MAX_INT
 
-E = TypeVar("E", TenantSet, PriceSet)
+E = TypeVar("E", TenantSet, PriceSet, PolicySet)
 
 EVERYBODY = "*"
 """The tenant whose limits hold for every tenant that has none of its own."""
@@ -86,6 +88,14 @@ def price_event(**fields: Any) -> PriceSet:
     event = _converted(fields, PriceSet)
     _refuse(price_problems(event))
     return event
+
+
+def policy_event(name: str, params: dict[str, Any]) -> PolicySet:
+    """The event that asks for a policy; raises InvalidSpec, naming the field."""
+    for param, value in params.items():
+        if not isinstance(value, str) and not (isinstance(value, int) and abs(value) <= MAX_INT):
+            raise InvalidSpec(f"{param}: {value!r} is neither a text nor a whole number up to {MAX_INT}")
+    return _converted({"name": name, "params": params}, PolicySet)
 
 
 def _converted(fields: dict[str, Any], kind: type[E]) -> E:

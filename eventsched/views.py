@@ -184,7 +184,7 @@ class Stats(_View, kw_only=True):
     """The cluster in numbers.
 
     jobs: live jobs by state. ended: all that ever ended, by state. seq: last sequence folded by
-    the scheduler that answers; lag: entries it knows of and has not folded.
+    the scheduler that answers; lag: entries it knows of and has not folded. clock_mode: wall or manual.
     nodes: by state. nodes_open: how many of them take work (ready, neither cordoned nor drained).
     """
 
@@ -211,6 +211,7 @@ class Stats(_View, kw_only=True):
     digest_mismatches: int = 0
     history: str = "complete"
     lag: int = 0
+    clock_mode: str = "wall"
 
 
 class JobList(Struct, kw_only=True):

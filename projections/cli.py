@@ -18,7 +18,7 @@ from eventsched.events import ClusterCreated
 from eventsched.ids import ID_RULE, is_id
 from eventsched.log.link import connect
 from eventsched.new_ids import new_ulid
-from eventsched.settings import link_options
+from eventsched.settings import data_directory, link_options, usable_data
 from eventsched.telemetry import configure_logging
 from eventsched.units import parse_duration_ms
 
@@ -65,7 +65,7 @@ async def scheduler(
         digest_every=digest_every,
         finished_keep=finished_keep,
     )
-    directory = Path(data).resolve() if data else _default_data()
+    directory = data_directory(data, "scheduler")
     lock = _lock(directory, chosen)
     link = await connect(link_options(where.nats), f"eventsched-scheduler-{chosen}")
     try:
@@ -79,16 +79,11 @@ async def scheduler(
         os.close(lock)
 
 
-def _default_data() -> Path:
-    if os.geteuid() == 0:
-        return Path("/var/lib/eventsched/scheduler")
-    return Path(os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")) / "eventsched" / "scheduler"
-
-
 def _lock(directory: Path, name: str) -> int:
     """Two schedulers of one name must not share a history."""
-    directory.mkdir(parents=True, exist_ok=True)
-    handle = os.open(directory / f"scheduler-{name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    with usable_data(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        handle = os.open(directory / f"scheduler-{name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

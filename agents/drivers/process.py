@@ -21,12 +21,11 @@ from typing import Any
 import msgspec
 import structlog
 
-from eventsched.agents.drivers.base import Chunk, Place, Progress, StartFailed, exited, run_environment
+from eventsched.agents.drivers.base import Chunk, EngineAway, Place, Progress, StartFailed, exited, run_environment
 from eventsched.agents.drivers.shim_client import ShimClient
 from eventsched.agents.effects import Ended, KnownRun, Launch
 from eventsched.agents.process_runs import RUNS, RunRecord, read_journal
 from eventsched.agents.processes import CLOCK_TICKS, boot_id, boot_ticks, is_alive, signal_group, tree_usage
-from eventsched.errors import EventschedError
 from eventsched.heartbeat import RunUsage
 
 _log = structlog.get_logger("eventsched.process")
@@ -36,6 +35,7 @@ _TAIL_POLL_S = 0.1
 _READ_BYTES = 65_536
 RETRY_S = 0.5
 KILL_S = 5
+PROGRAMS_MAX = 1_024
 
 
 class ProcessDriver:
@@ -112,9 +112,7 @@ class ProcessDriver:
         try:
             await self._refresh()
         except StartFailed as failure:
-            raise EventschedError(
-                f"driver process: {failure.detail}", "end that shim, or start the agent again"
-            ) from None
+            raise EngineAway(f"driver process: {failure.detail}") from None
         found = []
         for run, record in self._records.items():
             try:
@@ -156,6 +154,7 @@ class ProcessDriver:
             self._records.pop(run, None)
             self._programs.clear()
             if isinstance(error, OSError):
+                find_program(spec.command[0], environment.get("PATH", ""), spec.workdir)  # raises if it has changed
                 raise _start_failure(run, path, error) from None
             raise
 
@@ -172,6 +171,8 @@ class ProcessDriver:
         """`find_program`, remembered: a start that fails forgets it."""
         key = command, environment.get("PATH", ""), workdir
         if key not in self._programs:
+            if len(self._programs) >= PROGRAMS_MAX:
+                self._programs.clear()
             self._programs[key] = find_program(*key)
         return self._programs[key]
 
@@ -276,6 +277,7 @@ class ProcessDriver:
         await self._shim.forget(run)
         self._records.pop(run, None)
         self._stopping.pop(run, None)
+        self._cpu_seen.pop(run, None)
 
     async def usage(self, runs: Iterable[int]) -> dict[int, RunUsage]:
         """See `Driver.usage`: of all processes that a run has started and that have not left it."""

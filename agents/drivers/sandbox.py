@@ -16,10 +16,9 @@ from aiodocker import Docker
 from aiodocker.exceptions import DockerError
 
 from eventsched.agents.drivers.base import Place, StartFailed
+from eventsched.agents.drivers.containers import LABEL
 from eventsched.agents.drivers.images import ImageStore
 from eventsched.agents.drivers.pause import PAUSE_IMAGE, pause_archive
-
-LABEL = "eventsched"
 
 
 class Sandboxes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from importlib import import_module
@@ -123,8 +124,12 @@ def _mount(app: App, commands: dict[str, str], listed: bool, group: Group | None
 
 def main() -> NoReturn:
     """Run the command line and exit."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # not every terminal can show "…"
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = _run()
+        print(end="", flush=True)
     except CycloptsError as error:
         code = _explain_usage(error)
     except EventschedError as error:
@@ -133,10 +138,38 @@ def main() -> NoReturn:
         code = complain(_first(group))
     except KeyboardInterrupt:
         code = 130
+    except UnicodeEncodeError as error:
+        code = complain(_not_utf8(error))
     except BrokenPipeError:  # `eventsched jobs | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         code = OK
+    except OSError as error:
+        code = complain(_not_written(error))
+        _drop_output()
     sys.exit(code)
+
+
+def _drop_output() -> None:
+    """Let what is still buffered go nowhere, or Python would try to write it at the exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _not_utf8(error: UnicodeEncodeError) -> UsageError:
+    """What was given in bytes that are no text, so that nothing can be called like that; else `error` is a bug."""
+    ours = ((name, value) for name, value in os.environ.items() if name.startswith("EVENTSCHED_"))
+    for where, text in (*(("argument", text) for text in sys.argv[1:]), *ours):
+        if text.encode(errors="replace").decode() != text:
+            return UsageError(f"{where} {text!r} is not UTF-8", "ids and texts are UTF-8")
+    raise error
+
+
+def _not_written(error: OSError) -> EventschedError:
+    """Output that cannot be written: then it still can't. Anything else is a bug."""
+    try:
+        print(end="", flush=True)
+    except OSError:
+        return EventschedError(f"the output cannot be written: {error.strerror}", "look at where stdout leads")
+    raise error
 
 
 def _run() -> int:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import getpass
 import re
 import sys
+import time
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -15,6 +17,7 @@ from cyclopts import Parameter, Token
 from eventsched.client import Client
 from eventsched.errors import InvalidSpec
 from eventsched.log.link import LinkOptions
+from eventsched.outputs import OutputChunk
 from eventsched.settings import DEFAULT_TENANT, link_options
 from eventsched.visible import visible_json
 
@@ -65,6 +68,26 @@ async def connected(where: Where) -> AsyncIterator[Client]:
 def reach(where: Where) -> LinkOptions:
     """How to reach the server, without the patience of a service: somebody waits at a terminal."""
     return msgspec.structs.replace(link_options(where.nats), connect_timeout_s=CONNECT_TIMEOUT_S)
+
+
+async def now_ms(client: Client) -> int:
+    """The time by the cluster's clock: a manual one stands where it was set."""
+    stats = await client.stats()
+    return stats.clock_ms if stats.clock_mode == "manual" else int(time.time() * 1000)
+
+
+def user() -> str:
+    """Who types; "" where the system has no name for them."""
+    with suppress(Exception):
+        return getpass.getuser()
+    return ""
+
+
+def print_chunk(chunk: OutputChunk) -> None:
+    """A piece of a job's output, as it is, on the stream it came from."""
+    target = sys.stderr if chunk.stream == "stderr" else sys.stdout
+    target.buffer.write(chunk.data)
+    target.buffer.flush()
 
 
 def print_json(value: Any) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-import time
 from typing import Annotated
 
 import msgspec
 from cyclopts import Parameter
 
 from eventsched.cli import tables
-from eventsched.cli.common import BIG, Output, Where, connected, number, print_json
+from eventsched.cli.common import BIG, Output, Where, connected, now_ms, number, print_chunk, print_json
 from eventsched.errors import EventschedError, UsageError
 from eventsched.stories import kind_of, line_of
 from eventsched.units import parse_duration_ms
@@ -46,9 +45,10 @@ async def jobs(
     for one in state or ():
         if one not in STATES:
             raise UsageError(f"--state: no state {one!r}", f"states: {', '.join(STATES)}")
-    now = int(time.time() * 1000)
-    ago = 0 if all_ else now - (parse_duration_ms(since, "--since") if since else RECENT_MS)
+    recent_ms = parse_duration_ms(since, "--since") if since else RECENT_MS
     async with connected(where) as client:
+        now = await now_ms(client)
+        ago = 0 if all_ else max(0, now - recent_ms)
         key = ""
         if array:
             parent = await client.get(array, tenant=where.tenant)
@@ -59,7 +59,7 @@ async def jobs(
     if output == "json":
         print_json(views)
     elif views:
-        tables.show(tables.jobs_table(views))
+        tables.show(tables.jobs_table(views, now))
     else:
         print("no jobs" if all_ else "no jobs now or in the last hour (--all shows older ones)")
 
@@ -68,10 +68,11 @@ async def job(job_id: str, /, *, output: Output = "table", where: Where = Where(
     """Show one job: by its id, tenant/id, or the beginning of its id."""
     async with connected(where) as client:
         view = await client.get(job_id, tenant=where.tenant)
+        now = await now_ms(client)
     if output == "json":
         print_json(view)
     else:
-        tables.show(tables.job_block(view))
+        tables.show(tables.job_block(view, now))
 
 
 async def logs(
@@ -89,9 +90,7 @@ async def logs(
         if view.array:
             raise EventschedError(f"{view.job_id} is an array", f"name a member, e.g. {view.job_id}.0")
         async for chunk in client.follow_logs(view.job_id, follow=follow, tenant=view.tenant):
-            target = sys.stderr if chunk.stream == "stderr" else sys.stdout
-            target.buffer.write(chunk.data)
-            target.buffer.flush()
+            print_chunk(chunk)
 
 
 async def nodes(*, output: Output = "table", where: Where = Where()) -> None:

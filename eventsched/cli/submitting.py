@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import getpass
 import sys
-from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from eventsched.cli.common import BIG, Output, Where, connected, number, pairs, print_json
+from eventsched.cli.common import BIG, Output, Where, connected, number, pairs, print_chunk, print_json, user
 from eventsched.cli.exits import OUR_FAULT, complain, end_of, exit_code_of
 from eventsched.cli.job_files import FileFormat, JobFile, open_jobs
 from eventsched.cli.submit_file import FileReport, submit_file
@@ -92,7 +90,7 @@ class JobOptions:
             "env": pairs(self.env, "--env"),
             "labels": pairs(self.label, "--label"),
             "volumes": [_volume(text) for text in self.volume],
-            "submitted_by": _user(),
+            "submitted_by": user(),
         }
         times = (
             ("max_runtime_ms", "--max-runtime", self.max_runtime),
@@ -211,12 +209,6 @@ def _volume(text: str) -> dict[str, Any]:
     return {"source": source, "target": target, "read_only": mode == "ro"}
 
 
-def _user() -> str:
-    with suppress(Exception):
-        return getpass.getuser()
-    return ""
-
-
 def _show(done: Submitted, output: str, brief: bool = False) -> None:
     if output == "json" and not brief:
         print_json(done)
@@ -232,9 +224,7 @@ async def _wait_all(client: Client, results: list[Submitted], logs: bool, output
     for result in results:
         if logs:
             async for chunk in client.follow_logs(result.job_id, tenant=result.tenant):
-                target = sys.stderr if chunk.stream == "stderr" else sys.stdout
-                target.buffer.write(chunk.data)
-                target.buffer.flush()
+                print_chunk(chunk)
         view = await client.wait(result.job_id, tenant=result.tenant)
         views.append(view)
         code = code or exit_code_of(view)

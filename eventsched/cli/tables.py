@@ -6,7 +6,6 @@ reasons are typed by others, and neither the terminal nor rich's markup may obey
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -80,18 +79,20 @@ def _state(state: str, more: str = "") -> Text:
 
 
 def clock(ms: int | None) -> str:
-    """The time of day; with the date if that is not today."""
+    """The time of day; with the date if that is not today. Milliseconds where there is no such date."""
     if not ms:
         return "-"
-    at = datetime.fromtimestamp(ms / 1000)
-    return at.strftime("%H:%M:%S" if time.time() - ms / 1000 < 86_400 else "%Y-%m-%d %H:%M")
+    try:
+        at = datetime.fromtimestamp(ms / 1000)
+    except (ValueError, OverflowError, OSError):
+        return str(ms)
+    return at.strftime("%H:%M:%S" if at.date() == datetime.now().date() else "%Y-%m-%d %H:%M")
 
 
-def _ran(view: JobView) -> str:
+def _ran(view: JobView, now_ms: int) -> str:
     if not view.started_ms:
         return "-"
-    until = view.finished_ms or int(time.time() * 1000)
-    return format_ms(max(0, until - view.started_ms))
+    return format_ms(max(0, (view.finished_ms or now_ms) - view.started_ms))
 
 
 def _why(view: JobView, explain: bool = False) -> str:
@@ -104,20 +105,27 @@ def _members(view: JobView) -> str:
     return " ".join(f"{count} {state}" for state, count in view.members.items())
 
 
-def jobs_table(views: Sequence[JobView]) -> Table:
-    """One line a job, REASON last, as it is the longest."""
+def jobs_table(views: Sequence[JobView], now_ms: int) -> Table:
+    """One line a job, REASON last, as it is the longest. now_ms: by the cluster's clock."""
     table = plain("JOB", "TENANT", "STATE", "NODE", "TRY", "EXIT", "SUBMITTED", "RAN", "REASON")
     for view in views:
         reason = _members(view) if view.array and not view.reason else _why(view)
         job_id = f"{view.job_id}[{view.array}]" if view.array else view.job_id
         exit_code = "-" if view.exit_code is None else str(view.exit_code)
-        rest = (view.node or "-", str(view.attempt or "-"), exit_code, clock(view.submitted_ms), _ran(view), reason)
+        rest = (
+            view.node or "-",
+            str(view.attempt or "-"),
+            exit_code,
+            clock(view.submitted_ms),
+            _ran(view, now_ms),
+            reason,
+        )
         row(table, job_id, view.tenant, _state(view.state), *rest)
     return table
 
 
-def job_block(view: JobView) -> Table:
-    """Everything about one job."""
+def job_block(view: JobView, now_ms: int) -> Table:
+    """Everything about one job. now_ms: by the cluster's clock."""
     table = block()
     runs = ", ".join(f"{one.run} on {one.node}" for one in view.tries)
     asked = f"{format_cpus(view.cpu_millis)} cpus, memory {format_bytes(view.memory_bytes)}"
@@ -139,7 +147,7 @@ def job_block(view: JobView) -> Table:
         ("started", clock(view.started_ms)),
         (
             "finished",
-            clock(view.finished_ms) + (f"  after {_ran(view)}" if view.finished_ms and view.started_ms else ""),
+            clock(view.finished_ms) + (f"  after {_ran(view, now_ms)}" if view.finished_ms and view.started_ms else ""),
         ),
         ("waits for", ", ".join(view.waiting_on)),
         ("cost", format_money(view.cost_micros) if view.cost_micros else ""),

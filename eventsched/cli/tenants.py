@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import getpass
-from contextlib import suppress
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from eventsched.cli import money, tables
-from eventsched.cli.common import BIG, Output, Where, connected, number, print_json
+from eventsched.cli.common import BIG, Output, Where, connected, number, print_json, user
 from eventsched.client import Client
 from eventsched.errors import InvalidSpec, NotFound
 from eventsched.tenancy import WEIGHT_MAX
@@ -83,13 +81,13 @@ async def tenant_set(
     eventsched tenant set acme --gpus 8 --cohort research --borrow 50 --lend 75
     eventsched tenant set acme --budget 250 --budget-period 30d
     """
-    limits: dict[str, Any] = {"weight": weight, "runs": runs, "gpu_models": {}, "cohort": cohort, "by": _user()}
+    limits: dict[str, Any] = {"weight": weight, "runs": runs, "gpu_models": {}, "cohort": cohort, "by": user()}
     if cpus:
         limits["cpu_millis"] = 0 if cpus == "0" else parse_cpus_millis(cpus, "--cpus")
     if memory:
         limits["memory_bytes"] = parse_memory(memory, "--memory")
     for text in gpus:
-        model, count = _gpus(text)
+        model, count = parse_gpus(text, "--gpus")
         if model:
             limits["gpu_models"][model] = count
         else:
@@ -114,25 +112,10 @@ async def tenant_set(
         print(f"tenant {tenant}: limits are set")
 
 
-def _gpus(text: str) -> tuple[str, int]:
-    model, separator, count = text.rpartition(":")
-    if (separator and count == "0") or text == "0":
-        return model, 0
-    if "=" in text:
-        raise InvalidSpec(f"--gpus: {text!r} is not COUNT or MODEL:COUNT", "e.g. 8 or A100:4")
-    return parse_gpus(text, "--gpus")
-
-
-def _user() -> str:
-    with suppress(Exception):
-        return getpass.getuser()
-    return ""
-
-
 async def tenant_remove(tenant: str, /, *, where: Where = Where()) -> None:
     """Remove a tenant's own limits; those of "*" hold for it then. What it has spent stays noted."""
     async with connected(where) as client:
-        await client.set_tenant(tenant, removed=True, by=_user())
+        await client.set_tenant(tenant, removed=True, by=user())
     print(f"tenant {tenant}: has no limits of its own")
 
 
@@ -166,7 +149,7 @@ async def price_set(
         "core_micros_per_h": parse_money_micros(cpu, "--cpu"),
         "gib_micros_per_h": parse_money_micros(memory, "--memory"),
         "gpu_models": {},
-        "by": _user(),
+        "by": user(),
     }
     for text in gpu:
         model, separator, price = text.rpartition(":")

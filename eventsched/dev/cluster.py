@@ -19,9 +19,9 @@ from msgspec import Struct
 from eventsched.client import Client
 from eventsched.dev.health import TOKEN_FILE, dev_token, is_ready
 from eventsched.dev.parts import Part
-from eventsched.errors import EventschedError, SettingsError
+from eventsched.errors import EventschedError
 from eventsched.nats_server import NatsServer, die_with_parent
-from eventsched.settings import STATE_FILE, DevState, read_dev_state
+from eventsched.settings import STATE_FILE, DevState, read_dev_state, usable_data
 
 READY_TIMEOUT_S = 30.0
 CLAIM_TIMEOUT_S = 20.0
@@ -66,13 +66,9 @@ class DevCluster:
         The parts hold on to the claim, too: when a dev is killed they live on for a moment, and two servers
         over one store would ruin it.
         """
-        try:
+        with usable_data(self.data):
             self.data.mkdir(parents=True, exist_ok=True)
             self._claim = os.open(self.data / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
-        except OSError as error:
-            why = "is no directory" if self.data.is_file() else f"cannot be used: {error.strerror}"
-            hint = "name a directory you may write to, or a new one"
-            raise SettingsError(f"--data: {self.data} {why}", hint) from error
         deadline = asyncio.get_running_loop().time() + CLAIM_TIMEOUT_S
         while True:
             with contextlib.suppress(OSError):

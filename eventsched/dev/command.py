@@ -23,7 +23,7 @@ from eventsched.dev.demo import run_demo
 from eventsched.dev.engine import docker_answers
 from eventsched.dev.health import DEFAULT_PORT, bind
 from eventsched.earlier import tell_replaced
-from eventsched.errors import EventschedError
+from eventsched.errors import EventschedError, UsageError
 from eventsched.ids import id_from_host_name
 from eventsched.resources import Resources
 from eventsched.settings import DATA_DIR, find_dev
@@ -68,6 +68,8 @@ async def dev(
     settings = read_config(config)
     cpus, memory, gpus = cpus or settings.cpus, memory or settings.memory, gpus or settings.gpus
     _check_capacity(cpus, memory, gpus)
+    if exit_when_idle and (clock or settings.clock) == "manual":
+        raise _endless()
     configure_logging(level="error")
     tell_replaced()
     chosen = driver or settings.driver or _driver_here()
@@ -97,12 +99,18 @@ async def dev(
     try:
         code = await _until(stop, _work(cluster, settings, began, listener, demo or exit_when_idle, exit_when_idle))
     finally:
-        with contextlib.suppress(BrokenPipeError):  # `dev | head`
+        with contextlib.suppress(OSError):  # `dev | head`, a full disk
             print("stopping …", flush=True)
         await cluster.stop()
         listener.close()
     print("stopped" if ephemeral else f"stopped; the log stays in {_short(cluster.data)}")
     return 0 if code is None else code
+
+
+def _endless() -> UsageError:
+    return UsageError(
+        "--exit-when-idle: by a manual clock, which stands still, the demo never ends", "use --ephemeral --clock wall"
+    )
 
 
 def _check_capacity(cpus: str, memory: str, gpus: str) -> None:
@@ -147,19 +155,29 @@ async def _work(
         async with await Client.connect(options=cluster.nats.options("operator")) as client:
             await apply_config(client, settings)
             _greet(cluster, list(await client.nodes()), http, driver, time.monotonic() - began)
+            if exit_when_idle and (await client.stats()).clock_mode == "manual":  # of a cluster that goes on
+                raise _endless()
             if demo:
-                showing = asyncio.ensure_future(run_demo(client, driver))
-                await asyncio.wait((showing, watching), return_when=asyncio.FIRST_COMPLETED)
-                if watching.done():
-                    showing.cancel()
-                    watching.result()
-                code = showing.result()
+                code = await _show_demo(client, driver, watching)
                 if exit_when_idle:
                     return code
         await watching
     finally:
         watching.cancel()
     return 0
+
+
+async def _show_demo(client: Client, driver: str, watching: asyncio.Future[None]) -> int:
+    """The demo's exit code; what ends `watching`, ends it, too."""
+    showing = asyncio.ensure_future(run_demo(client, driver))
+    try:
+        await asyncio.wait((showing, watching), return_when=asyncio.FIRST_COMPLETED)
+        if watching.done():
+            watching.result()
+        return showing.result()
+    finally:
+        showing.cancel()
+        await asyncio.gather(showing, return_exceptions=True)  # before its connection is closed
 
 
 def _driver_here() -> str:

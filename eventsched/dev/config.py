@@ -19,7 +19,7 @@ import msgspec
 from msgspec import Struct, field
 
 from eventsched.client import Client
-from eventsched.errors import EventschedError, SettingsError
+from eventsched.errors import EventschedError, InvalidSpec, SettingsError
 from eventsched.tenancy import tenant_event
 
 Clock = Literal["wall", "manual"]
@@ -51,6 +51,8 @@ def read_config(path: Path | None) -> DevConfig:
     try:
         config = msgspec.convert(tomllib.loads(path.read_text()), DevConfig)
         for tenant, limits in config.tenants.items():
+            if "tenant" in limits:
+                raise InvalidSpec(f"tenants.{tenant}.tenant: the heading names the tenant", "leave it out")
             tenant_event(tenant=tenant, **limits)
     except OSError as error:
         raise SettingsError(f"--config: {path} cannot be read: {error.strerror}", "name a readable file") from error
@@ -58,6 +60,10 @@ def read_config(path: Path | None) -> DevConfig:
         raise SettingsError(f"{path}: {error.message}", error.hint) from error
     except ValueError as error:  # tomllib's, msgspec's and those of decoding
         raise SettingsError(f"{path}: {error}", "it takes what `eventsched dev --help` and the docs name") from error
+    except RecursionError as error:
+        raise SettingsError(
+            f"{path}: its values are nested too deep", "no setting needs more than three levels"
+        ) from error
     return config
 
 

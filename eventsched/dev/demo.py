@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 
 from msgspec import Struct
 from rich.console import Console
@@ -88,7 +89,9 @@ class Demo:
         if not screen.is_terminal:
             return await self._follow(self._print_changes)
         with Live(console=screen, auto_refresh=False) as live:
-            return await self._follow(lambda views: live.update(jobs_table(views), refresh=True))
+            return await self._follow(
+                lambda views: live.update(jobs_table(views, int(time.time() * 1000)), refresh=True)
+            )
 
     async def _follow(self, draw: object) -> list[JobView]:
         assert callable(draw)

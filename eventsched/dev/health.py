@@ -10,9 +10,10 @@ import asyncio
 import errno
 import secrets
 import socket
+import tomllib
 from pathlib import Path
 
-from eventsched.errors import EventschedError
+from eventsched.errors import EventschedError, SettingsError
 
 DEFAULT_PORT = 8000
 TOKEN_FILE = "http-tokens.toml"
@@ -33,12 +34,18 @@ def bind(port: int) -> socket.socket:
 
 
 def dev_token(data: Path) -> str:
-    """The operator's token of this data directory, drawn once and readable by its owner only."""
+    """The operator's token of this data directory, drawn once and readable by its owner only. Raises SettingsError."""
     path = data / TOKEN_FILE
     if not path.exists():
-        path.touch(mode=0o600)
-        path.write_text(f'[[token]]\ntoken = "{secrets.token_urlsafe(24)}"\nrole = "operator"\n')
-    return path.read_text().split('"')[1]
+        fresh = data / f"{TOKEN_FILE}.new"
+        fresh.unlink(missing_ok=True)
+        fresh.touch(mode=0o600)
+        fresh.write_text(f'[[token]]\ntoken = "{secrets.token_urlsafe(24)}"\nrole = "operator"\n')
+        fresh.replace(path)
+    try:
+        return str(tomllib.loads(path.read_text())["token"][0]["token"])
+    except (ValueError, LookupError, TypeError, OSError) as error:
+        raise SettingsError(f"{path} names no token", "mend it, or remove it: another is drawn then") from error
 
 
 async def is_ready(port: int) -> bool:

@@ -33,9 +33,15 @@ def server_urls(text: str) -> list[str]:
             usable = parts.scheme in ("nats", "tls", "ws", "wss") and bool(parts.hostname) and parts.port != 0
         except ValueError:  # a port beyond 65535, a bracket left open
             usable = False
-        if not usable:
-            raise SettingsError(f"{url!r} is no URL of a NATS server", "--nats and EVENTSCHED_NATS: nats://HOST:PORT")
+        if not usable:  # where an "@" is, any part of the text may be a secret's, as secrets may hold commas and colons
+            what = "one of the URLs given" if "@" in text else repr(url)
+            raise SettingsError(f"{what} is no URL of a NATS server", "--nats and EVENTSCHED_NATS: nats://HOST:PORT")
     return urls
+
+
+def without_secrets(urls: str) -> str:
+    """URLs as people may see them: without users, passwords and tokens."""
+    return ",".join(re.sub(r"^([a-z]+://)?.*@", r"\1", url, flags=re.DOTALL) for url in urls.split(","))
 
 
 def connect_arguments(options: LinkOptions) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from nats.aio.client import Client
 
 from eventsched.errors import NoServer, PermissionDenied
 from eventsched.log import seams
-from eventsched.log.credentials import connect_arguments
+from eventsched.log.credentials import connect_arguments, without_secrets
 from eventsched.telemetry import configure_logging
 
 _log = structlog.get_logger("eventsched.link")
@@ -44,6 +44,9 @@ class LinkOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     inbox_prefix: str = "_INBOX"
     connect_timeout_s: int = 5
 
+    def __repr__(self) -> str:
+        return f"<LinkOptions {without_secrets(self.url)}>"
+
 
 class Link:
     """One NATS connection. Make it with `connect`; `client` is nats-py's."""
@@ -61,8 +64,8 @@ class Link:
 
     @property
     def url(self) -> str:
-        """The server's address, for people."""
-        return self.options.url
+        """The server's address, for people: without the user and password that may stand in it."""
+        return without_secrets(self.options.url)
 
     async def request(self, subject: str, payload: bytes, timeout: float = 5.0, headers: Any = None) -> bytes:
         """A request and its answer's payload.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import msgspec
+import nats.errors
 
 from eventsched.errors import PermissionDenied, StoreFull
 from eventsched.log.link import Link
@@ -21,13 +22,13 @@ class StoreCheck:
         self._good_until = 0.0
 
     async def check(self) -> None:
-        """Raise StoreFull while the store takes no submissions; whoever may not look is let through."""
+        """Raise StoreFull while the store takes no submissions; whoever may not or can't look is let through."""
         now = asyncio.get_running_loop().time()
         if now < self._good_until:
             return
         try:
             info = msgspec.json.decode(await self._link.request("$JS.API.INFO", b""))
-        except (PermissionDenied, TimeoutError):
+        except (PermissionDenied, TimeoutError, nats.errors.Error):  # cut off, the writer knows how long to try
             return
         limit, used = info.get("limits", {}).get("max_storage", -1), info.get("storage", 0)
         if limit > 0 and used * 100 >= limit * LIMIT_PERCENT:

@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import nats.errors
 
 from eventsched.errors import NoServer, StreamMismatch
 from eventsched.log.link import Link
@@ -98,18 +99,18 @@ class _Reply(msgspec.Struct):
 
 
 async def api(link: Link, verb: str, body: Any = None) -> _Reply:
-    """One call of JetStream's JSON API; NoServer when the server has no JetStream."""
+    """One call of JetStream's JSON API; NoServer when the server has no JetStream, or is away."""
     payload = b"" if body is None else msgspec.json.encode(body)
     try:
         raw = await link.request(f"$JS.API.{verb}", payload)
     except TimeoutError as error:
         raise NoServer(f"JetStream at {link.url} does not answer", "check the server's log") from error
-    except Exception as error:
-        if type(error).__name__ == "NoRespondersError":
-            raise NoServer(
-                f"the NATS server at {link.url} runs without JetStream", "start it with JetStream on"
-            ) from error
-        raise
+    except nats.errors.NoRespondersError as error:
+        raise NoServer(f"the NATS server at {link.url} runs without JetStream", "start it with JetStream on") from error
+    except nats.errors.Error as error:  # the connection is away: nats-py gives up at once
+        raise NoServer(
+            f"the NATS server at {link.url} cannot be reached at present", "try again in a moment"
+        ) from error
     return msgspec.json.decode(raw, type=_Reply)
 
 

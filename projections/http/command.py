@@ -70,13 +70,20 @@ def api(
     gate = Gate(read_tokens(tokens) if tokens else [], open_on_loopback=local and (tokens is None or trust_loopback))
     limits = Limits(pending=pending_limit)
     options = link_options(where.nats)
-    listener = socket.socket(fileno=listen_fd) if listen_fd >= 0 else bind(host, port)
+    listener = _inherited(listen_fd) if listen_fd >= 0 else bind(host, port)
     shown, number_ = listener.getsockname()[:2]
     print(f"eventsched api listens on http://{f'[{shown}]' if ':' in shown else shown}:{number_}", flush=True)
     if workers == 1:
         _work(options, listener, gate, Desk(limits))
         return 0
     return _Workers(options, listener, gate, limits, workers).run()
+
+
+def _inherited(descriptor: int) -> socket.socket:
+    try:
+        return socket.socket(fileno=descriptor)
+    except OSError as error:
+        raise SettingsError(f"--listen-fd {descriptor}: {error.strerror}", "it is of a socket that listens") from error
 
 
 def _is_loopback(host: str) -> bool:

@@ -11,13 +11,14 @@ import nats.errors
 import nats.js.errors
 from nats.js.kv import KeyValue
 
+from eventsched.errors import NoServer
 from eventsched.log.link import Link
 from eventsched.log.streams import LEASE_BUCKET, api
 
 LEASE_KEY = "leader"
 LEASE_TTL_S = 1.5
 RENEW_EVERY_S = 0.4
-_TROUBLE = (TimeoutError, nats.errors.Error, nats.js.errors.Error, OSError)
+_TROUBLE = (NoServer, TimeoutError, nats.errors.Error, nats.js.errors.Error, OSError)
 
 
 class Lease:

@@ -185,4 +185,5 @@ def stats(state: ClusterState, answered_by: str, role: str) -> Stats:
         ],
         late_reports=state.late_reports,
         void_assigns=state.void_assigns,
+        clock_mode=state.clock_mode,
     )

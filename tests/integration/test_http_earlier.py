@@ -134,7 +134,7 @@ STATS_KEYS = [
     *("nodes", "capacity", "free", "runs", "anomalies", "recent_anomalies", "lag", "late_reports", "void_assigns"),
     *("digest_mismatches", "history", "total_jobs", "queue_length", "pending_jobs", "waiting_jobs", "running_jobs"),
     *("completed_jobs", "succeeded_jobs", "failed_jobs", "aborted_jobs", "executors", "online_executors", "gpus"),
-    *("nodes_open", "cpu_utilization", "memory_utilization", "reason"),
+    *("nodes_open", "cpu_utilization", "memory_utilization", "reason", "clock_mode"),
 ]
 
 

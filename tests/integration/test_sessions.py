@@ -75,7 +75,7 @@ class Nodes:
         self._links: list[Link] = []
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def agent(self) -> tuple[Agent, Slow]:
+    async def agent(self, heartbeat_ms: int = 300, fence_after_ms: int = 1_500) -> tuple[Agent, Slow]:
         """Another agent of the same machine, not running yet."""
         options = replace(self.cluster.server.options("agent"), url=self.url)
         self._links.append(await connect(options, "agent"))
@@ -83,8 +83,8 @@ class Nodes:
             data=self.cluster.directory / "agents",
             node="n1",
             cpus="4",
-            heartbeat_ms=300,
-            fence_after_ms=1_500,
+            heartbeat_ms=heartbeat_ms,
+            fence_after_ms=fence_after_ms,
             fence_grace_ms=1_000,
             leash=False,
         )
@@ -275,3 +275,32 @@ async def test_heartbeats_the_server_refuses_renew_no_lease(nodes: Nodes) -> Non
 
     await until(over, 10, "the lease to run out")
     await link.close()
+
+
+async def test_a_lost_heartbeat_is_made_good_before_the_lease_runs_out(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A whole period was waited for the answer, and then another one until the next heartbeat."""
+    agent, _ = await nodes.agent(heartbeat_ms=600, fence_after_ms=1_800)
+    request = agent.link.request
+    sent: list[int] = []
+
+    async def every_other(subject: str, payload: bytes, timeout: float = 5, headers: object = None) -> bytes:
+        if subject == "hb.n1":
+            sent.append(boot_ms())
+            if len(sent) % 2 == 0:
+                await asyncio.sleep(timeout)
+                raise TimeoutError
+        return await request(subject, payload, timeout, headers)
+
+    monkeypatch.setattr(agent.link, "request", every_other)
+    nodes.run(agent)
+    await asyncio.wait_for(agent.ready.wait(), 20)
+    session = agent.session
+
+    async def often() -> bool:
+        return len(sent) >= 6
+
+    await until(often, 20, "three heartbeats to be lost")
+    assert agent.session is session
+    assert not agent.lease.expired()
