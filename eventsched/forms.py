@@ -230,7 +230,7 @@ def _read_nested(body: Mapping[str, Any]) -> Submission:
         "max_price_micros_per_h": None if cost is None else round(cost * 60_000_000),
         "estimate_ms": duration_ms,
         "fake": FakeRun(duration_ms=duration_ms),
-        "labels": {"isRescheduled": "true"} if job.isRescheduled else {},
+        "rescheduled": job.isRescheduled,
     }
     return Submission(
         _convert(spec, JobSpec), job.jobId or job.job_id, job.tenantId or job.tenant_id or job.tenant, "nested"
