@@ -79,7 +79,7 @@ async def dev(
         memory=memory,
         gpus=gpus,
         clock=clock or settings.clock,
-        scheduler_arguments=("--job-id-scope", settings.job_id_scope),
+        scheduler_arguments=("--job-id-scope", settings.job_id_scope, "--quota-default", settings.quota_default),
     )
     cluster = DevCluster(options)
     await cluster.claim()

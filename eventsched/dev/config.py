@@ -6,20 +6,26 @@ policy = "quota-aging"
 
 [tenants.t1]
 gpu_models = { A100 = 2, H100 = 1 }
+
+[prices]
+core_micros_per_h = 40000
 """
 
 from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 from msgspec import Struct, field
 
-from eventsched.client import Client
 from eventsched.errors import EventschedError, SettingsError
-from eventsched.tenancy import tenant_event
+from eventsched.tenancy import price_event, tenant_event
+from eventsched.views import PriceView
+
+if TYPE_CHECKING:
+    from eventsched.client import Client
 
 Clock = Literal["wall", "manual"]
 DriverName = Literal["docker", "process", "fake", "manual"]
@@ -28,7 +34,7 @@ DriverName = Literal["docker", "process", "fake", "manual"]
 class DevConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """What the file may say; options of the command line go before it.
 
-    tenants: limits by tenant, as `TenantSet` has them; "*" is for all others.
+    tenants: limits by tenant, as `TenantSet` has them; "*" is for all others. prices: as `PriceSet` has them.
     """
 
     clock: Clock = "wall"
@@ -37,7 +43,9 @@ class DevConfig(Struct, frozen=True, forbid_unknown_fields=True):
     cpus: str = ""
     memory: str = ""
     job_id_scope: Literal["tenant", "cluster"] = "tenant"
+    quota_default: Literal["unlimited", "nothing"] = "unlimited"
     policy: str = ""
+    prices: dict[str, Any] = field(default_factory=dict)
     tenants: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
@@ -49,6 +57,7 @@ def read_config(path: Path | None) -> DevConfig:
         config = msgspec.convert(tomllib.loads(path.read_text()), DevConfig)
         for tenant, limits in config.tenants.items():
             tenant_event(tenant=tenant, **limits)
+        price_event(**config.prices)
     except OSError as error:
         raise SettingsError(f"--config: {path} cannot be read: {error.strerror}", "name a readable file") from error
     except EventschedError as error:
@@ -64,6 +73,8 @@ async def apply_config(client: Client, config: DevConfig) -> None:
     for tenant, limits in config.tenants.items():
         if tenant not in known:
             await client.set_tenant(tenant, **limits)
+    if config.prices and await client.prices() == PriceView():
+        await client.set_prices(**config.prices)
     current = next((view.name for view in await client.policies() if view.current), "")
     if config.policy and not known and current != config.policy:
         await client.set_policy(config.policy)

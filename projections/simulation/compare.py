@@ -9,7 +9,7 @@ import msgspec
 
 from eventsched.projections.simulation import chance
 from eventsched.projections.simulation.engine import Options, Simulation, Sink
-from eventsched.projections.simulation.metrics import details, measure
+from eventsched.projections.simulation.metrics import details, measure, tenant_details
 from eventsched.projections.simulation.reports import Runs
 from eventsched.projections.simulation.workload import Workload
 
@@ -27,7 +27,7 @@ def compare(
     sink: Sink | None = None,
     progress: Progress | None = None,
 ) -> tuple[Runs, dict[str, dict[str, object]]]:
-    """Metrics by policy and seed, and the jobs' stories of each policy's first seed.
+    """Metrics by policy and seed, and of each policy's first seed all its `jobs` and `tenants`.
 
     resample: every seed draws the jobs again, with replacement, at the same times of submission.
     """
@@ -46,7 +46,7 @@ def compare(
                 progress(label, total, total)
             runs[policy].append(measure(outcome))
             if seed == 0:
-                stories[policy] = details(outcome)
+                stories[policy] = {"jobs": details(outcome), "tenants": tenant_details(outcome)}
     return runs, stories
 
 

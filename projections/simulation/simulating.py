@@ -22,6 +22,7 @@ from eventsched.projections.simulation.compare import Progress, compare
 from eventsched.projections.simulation.engine import Options, parse_policy
 from eventsched.projections.simulation.loop import Action, Loop
 from eventsched.projections.simulation.reading import read_workload
+from eventsched.projections.simulation.setup import PLAIN, Setup, read_setup
 from eventsched.projections.simulation.simlog import LogFile, verify
 from eventsched.projections.simulation.workload import Shape, Workload
 from eventsched.units import parse_cpus_millis, parse_duration_ms, parse_gpus, parse_memory
@@ -42,14 +43,21 @@ class Inputs:
     format: Annotated[str, Parameter(help="the jobs' format, instead of looking at the file")] = ""
     throughputs: Annotated[Path | None, Parameter(help="Gavel's table of measured throughputs")] = None
     first: Annotated[int, number(0, BIG), Parameter(help="only so many jobs, the earliest; 0 = all")] = 0
+    config: Annotated[
+        Path | None, Parameter(help="how the cluster is set up: tenants, prices, a node (TOML, as of `dev`)")
+    ] = None
     skip_bad_rows: Annotated[bool, Parameter(help="leave out faulty rows and go on")] = False
 
-    def read(self) -> Workload:
+    def setup(self) -> Setup:
+        """What the cluster begins with."""
+        return read_setup(self.config) if self.config else PLAIN
+
+    def read(self, setup: Setup) -> Workload:
         """The workload; notes go to stderr."""
         workload = read_workload(
             self.jobs,
             _nodes(self.nodes),
-            shape=parse_shape(self.shape) if self.shape else None,
+            shape=parse_shape(self.shape) if self.shape else setup.shape,
             format_name=self.format,
             beside=self.throughputs,
             skip=self.skip_bad_rows,
@@ -98,6 +106,7 @@ def simulate(
     output: Output = "table",
     csv: Annotated[bool, Parameter(help="print CSV, a line for each policy and seed")] = False,
     jobs_detail: Annotated[bool, Parameter(help="with -o json: every job's state, node and times")] = False,
+    tenants_detail: Annotated[bool, Parameter(help="with -o json: every tenant's jobs, times and spending")] = False,
     log: Annotated[Path | None, Parameter(help="write the simulated log; for one policy and seed")] = None,
     chances: Chances = Chances(),
     looping: Looping = Looping(),
@@ -108,13 +117,14 @@ def simulate(
     eventsched simulate --nodes nodes.json --jobs jobs.json --policy best-fit -o json --jobs-detail
     eventsched simulate --nodes nodes.json --jobs jobs.json --loop --spot-rate 5%
     """
-    policies = tuple(dict.fromkeys(policy)) or (PolicyChoice().name,)
+    setup = inputs.setup()
+    policies = tuple(dict.fromkeys(policy)) or (setup.policy or PolicyChoice().name,)
     for one in policies:
         parse_policy(one)
     if log is not None and (len(policies) > 1 or seeds > 1 or looping.loop):
         raise UsageError("--log: a log is of one policy and one seed", "give one --policy, without --seeds and --loop")
-    speed, options = _speed(looping.speed), chances.options()
-    workload = inputs.read()
+    speed, options = _speed(looping.speed), replace(chances.options(), setup=setup)
+    workload = inputs.read(setup)
     if looping.loop:
         return _loop(workload, policies, options, output, looping.rounds, speed)
     sink = LogFile(log) if log is not None else None
@@ -127,8 +137,9 @@ def simulate(
     if output == "table":
         tables.show(reports.table(result))
         return 0
-    for one in policies if jobs_detail else ():
-        result[one]["jobs"] = stories[one]
+    for name in ("jobs",) * jobs_detail + ("tenants",) * tenants_detail:
+        for one in policies:
+            result[one][name] = stories[one][name]
     print_json(result)
     return 0
 
