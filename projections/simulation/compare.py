@@ -10,11 +10,9 @@ import msgspec
 from eventsched.projections.simulation import chance
 from eventsched.projections.simulation.engine import Options, Simulation, Sink
 from eventsched.projections.simulation.metrics import details, measure, tenant_details
+from eventsched.projections.simulation.progress import Progress
 from eventsched.projections.simulation.reports import Runs
 from eventsched.projections.simulation.workload import Workload
-
-Progress = Callable[[str, int, int], None]
-"""Told of the policy, the jobs ended so far, and of how many."""
 
 
 def compare(

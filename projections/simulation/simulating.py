@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
@@ -18,9 +17,10 @@ from eventsched.cli.common import BIG, Output, number, pairs, print_json
 from eventsched.errors import InvalidSpec, UsageError
 from eventsched.projections.cluster.state import PolicyChoice
 from eventsched.projections.simulation import reports
-from eventsched.projections.simulation.compare import Progress, compare
+from eventsched.projections.simulation.compare import compare
 from eventsched.projections.simulation.engine import Options, parse_policy
 from eventsched.projections.simulation.loop import Action, Loop
+from eventsched.projections.simulation.progress import bar
 from eventsched.projections.simulation.reading import read_workload
 from eventsched.projections.simulation.setup import PLAIN, Setup, read_setup
 from eventsched.projections.simulation.simlog import LogFile, verify
@@ -128,7 +128,7 @@ def simulate(
     if looping.loop:
         return _loop(workload, policies, options, output, looping.rounds, speed)
     sink = LogFile(log) if log is not None else None
-    with _bar() as progress, closing(sink) if sink else nullcontext():
+    with bar() as progress, closing(sink) if sink else nullcontext():
         runs, stories = compare(workload, policies, seeds, options, resample=resample, sink=sink, progress=progress)
     if csv:
         sys.stdout.write(reports.as_csv(runs))
@@ -193,27 +193,6 @@ def _tell(workload: Workload) -> None:
         print(visible(f"note: {note}"), file=sys.stderr)
     if len(workload.notes) > NOTES_SHOWN:
         print(f"note: and {len(workload.notes) - NOTES_SHOWN} more like these", file=sys.stderr)
-
-
-@contextmanager
-def _bar() -> Iterator[Progress | None]:
-    """A progress bar on a terminal; nothing elsewhere."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import Progress as Bar
-    from rich.progress import TaskID
-
-    tasks: dict[str, TaskID] = {}
-    with Bar(console=Console(stderr=True), transient=True) as bar:
-
-        def progress(label: str, ended: int, total: int) -> None:
-            if label not in tasks:
-                tasks[label] = bar.add_task(visible(label), total=total)
-            bar.update(tasks[label], completed=ended)
-
-        yield progress
 
 
 def _loop(

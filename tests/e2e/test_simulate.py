@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import re
-import shlex
 from pathlib import Path
 
 import pytest
@@ -35,12 +34,6 @@ def test_batsim_as_the_docs_have_it(terminal: Terminal) -> None:
     found = terminal.run("simulate", "--nodes", "32", "--jobs", trace, "--policy", "backfill", "-o", "json").json
     assert found["backfill"]["makespan_s"] == pytest.approx(16_088.51, abs=0.005)
     assert found["backfill"]["wait_mean_s"] <= 9.52
-
-
-def test_the_table_of_the_page_comes_out_of_its_command() -> None:
-    command, table = re.findall(r"```sh\n(eventsched simulate [^\n]*)\n```\n\n```text\n(.*?)```", PAGE, re.DOTALL)[0]
-    out = Terminal(ROOT).run(*shlex.split(command)[1:], timeout=170).out
-    assert [line.rstrip() for line in out.splitlines()] == table.splitlines(), f"run it again: {command}"
 
 
 def test_the_page_names_every_format_and_option(terminal: Terminal) -> None:
