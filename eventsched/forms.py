@@ -245,7 +245,7 @@ def _read_nested(body: Mapping[str, Any]) -> Submission:
         "max_price_micros_per_h": None if cost is None else round(cost * 60_000_000),
         "estimate_ms": duration_ms,
         "fake": FakeRun(duration_ms=duration_ms),
-        "labels": {"isRescheduled": "true"} if job.rescheduled else {},
+        "rescheduled": job.rescheduled,
     }
     return Submission(
         _convert(spec, JobSpec), job.job or job.job_id, job.owner or job.tenant_id or job.tenant, "nested"

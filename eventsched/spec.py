@@ -72,6 +72,7 @@ class JobSpec(ClientEvent, frozen=True, kw_only=True, omit_defaults=True, forbid
     deadline_ms: when the job should have ended, counted from its submission; 0 = none. A wish for the
         order, not a limit.
     sla: best_effort (first to give way), batch, or latency_sensitive.
+    rescheduled: it had to give way before, in another cluster or under another id: a score may count that.
     spot: never = only on nodes that are not spot. max_price_micros_per_h: not on dearer nodes; null = any.
     node_labels: labels a node must have, with these values ("" = any value). tolerations: taints of
         nodes it accepts ("*" = all).
@@ -107,6 +108,7 @@ class JobSpec(ClientEvent, frozen=True, kw_only=True, omit_defaults=True, forbid
     estimate_ms: Int = 0
     deadline_ms: Int = 0
     sla: Sla = "batch"
+    rescheduled: bool = False
     spot: Literal["allow", "never"] = "allow"
     max_price_micros_per_h: Int | None = None
     node_labels: dict[str, str] = field(default_factory=dict)

@@ -40,6 +40,8 @@ class JobView(_View, kw_only=True):
     reason, detail: why it waits or how it ended: a stable code and words.
     seq: sequence of its submission. run: the current or last run.
     members: of an array, how many are in which state.
+    failures, losses: runs that failed by themselves, or were lost, drained or preempted; evictions: how often
+        of these it had to give way (preempted, or its spot node was taken away).
     cost_micros: what its runs have cost so far, in millionths of the currency.
     """
 
@@ -63,6 +65,7 @@ class JobView(_View, kw_only=True):
     priority: int = 0
     failures: int = 0
     losses: int = 0
+    evictions: int = 0
     cost_micros: int = 0
     driver: str = "docker"
     image: str = ""

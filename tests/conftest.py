@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Generator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from eventsched.nats_server import NatsServer
 from eventsched.telemetry import configure_logging
@@ -14,6 +15,8 @@ from .cluster import Cluster, opened
 from .servers import TestServer, running
 from .turns import turn
 
+settings.register_profile("eventsched", derandomize=True, deadline=None)
+settings.load_profile("eventsched")
 FAILED = pytest.StashKey[bool]()
 configure_logging(level="error")
 

@@ -78,7 +78,10 @@ PRICES = {
     "show": "eventsched.cli.tenants:price_show",
     "set": "eventsched.cli.tenants:price_set",
 }
-EVALUATIONS = {"placement": "eventsched.projections.simulation.command:placement"}
+EVALUATIONS = {
+    "placement": "eventsched.projections.simulation.command:placement",
+    "published": "eventsched.projections.simulation.publishing:published",
+}
 REPLAYS = {
     "digest": "eventsched.projections.cli:digest",
     "file": "eventsched.projections.simulation.simulating:replay_file",

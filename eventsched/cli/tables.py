@@ -139,7 +139,7 @@ def job_block(view: JobView, now_ms: int) -> Table:
         ("what", f"{' '.join([view.image, *view.command])}  ({view.driver})".strip()),
         ("asks", asked),
         ("node", view.node),
-        ("attempt", f"{view.attempt}  (failures {view.failures}, losses {view.losses})" if view.attempt else ""),
+        ("attempt", _attempts(view)),
         ("runs", runs),
         ("exit code", "" if view.exit_code is None else view.exit_code),
         ("submitted", clock(view.submitted_ms) + (f"  by {view.submitted_by}" if view.submitted_by else "")),
@@ -158,6 +158,13 @@ def job_block(view: JobView, now_ms: int) -> Table:
         if value not in ("", None):
             row(table, name, value)
     return table
+
+
+def _attempts(view: JobView) -> str:
+    """How often it was tried, and why more than once."""
+    gave_way = f", gave way {view.evictions} times" if view.evictions > 1 else ", gave way once"
+    counts = f"failures {view.failures}, losses {view.losses}{gave_way if view.evictions else ''}"
+    return f"{view.attempt}  ({counts})" if view.attempt else ""
 
 
 def _gpus(counts: dict[str, int]) -> str:

@@ -7,20 +7,26 @@ policy = "quota-aging"
 
 [tenants.t1]
 gpu_models = { A100 = 2, H100 = 1 }
+
+[prices]
+core_micros_per_h = 40000
 """
 
 from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 from msgspec import Struct, field
 
-from eventsched.client import Client
 from eventsched.errors import EventschedError, InvalidSpec, SettingsError
-from eventsched.tenancy import tenant_event
+from eventsched.tenancy import price_event, tenant_event
+from eventsched.views import PriceView
+
+if TYPE_CHECKING:
+    from eventsched.client import Client
 
 Clock = Literal["wall", "manual"]
 DriverName = Literal["docker", "process", "fake", "manual"]
@@ -30,7 +36,7 @@ class DevConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """What the file may say; options of the command line go before it.
 
     clock, job_id_scope, quota_default: of a new cluster. quota_default: what tenants may hold of what no limit
-    names. tenants: limits by tenant, as `TenantSet` has them; "*" is for all others.
+    names. tenants: limits by tenant, as `TenantSet` has them; "*" is for all others. prices: as `PriceSet` has them.
     """
 
     clock: Clock = "wall"
@@ -41,6 +47,7 @@ class DevConfig(Struct, frozen=True, forbid_unknown_fields=True):
     job_id_scope: Literal["tenant", "cluster"] = "tenant"
     quota_default: Literal["unlimited", "nothing"] = "unlimited"
     policy: str = ""
+    prices: dict[str, Any] = field(default_factory=dict)
     tenants: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
@@ -54,6 +61,7 @@ def read_config(path: Path | None) -> DevConfig:
             if "tenant" in limits:
                 raise InvalidSpec(f"tenants.{tenant}.tenant: the heading names the tenant", "leave it out")
             tenant_event(tenant=tenant, **limits)
+        price_event(**config.prices)
     except OSError as error:
         raise SettingsError(f"--config: {path} cannot be read: {error.strerror}", "name a readable file") from error
     except EventschedError as error:
@@ -73,6 +81,8 @@ async def apply_config(client: Client, config: DevConfig) -> None:
     for tenant, limits in config.tenants.items():
         if tenant not in known:
             await client.set_tenant(tenant, **limits)
+    if config.prices and await client.prices() == PriceView():
+        await client.set_prices(**config.prices)
     current = next((view.name for view in await client.policies() if view.current), "")
     if config.policy and not known and current != config.policy:
         await client.set_policy(config.policy)

@@ -71,7 +71,7 @@ def cost_aware_terms(fleet: Fleet, need: Need, row: int, job: Job) -> dict[str, 
         "cost": int(_cost(fleet, rows)[0]) // _SHOWN,
         "priority": 30_000 * job.spec.priority,
         "sla": int(_sla(fleet, need, rows)[0]) // _SHOWN,
-        "reschedule": 200_000 if job.evictions else 0,
+        "reschedule": 200_000 if job.evictions or job.spec.rescheduled else 0,
         "resource": int(_resources(fleet)[row]) // _SHOWN,
     }
 

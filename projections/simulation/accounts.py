@@ -6,16 +6,27 @@ and once run by run and job by job. The two must agree exactly; if they don't, t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from eventsched.errors import EventschedError
 from eventsched.projections.cluster.state import Node
+from eventsched.projections.simulation.fragments import Fragments
 
 Amounts = tuple[int, int, int]
 """cpu_millis, memory_bytes, gpu_millis."""
 KINDS = ("cpu", "memory", "gpu")
 _NOTHING: Amounts = (0, 0, 0)
+
+
+@dataclass(slots=True)
+class TenantBooks:
+    """One tenant's account. active_ms: how long it had jobs in the system; held_time: as in `Accounts`."""
+
+    jobs_in: int = 0
+    since_ms: int = 0
+    active_ms: int = 0
+    held_time: list[int] = field(default_factory=lambda: [0, 0, 0])
 
 
 class BrokenLaw(EventschedError):
@@ -26,17 +37,26 @@ class BrokenLaw(EventschedError):
 class Accounts:
     """Running totals; every `*_time` is an amount times milliseconds.
 
+    jobs_running: of the jobs in the system, those with a run; while there are others, something waits:
+    `wanted_*` are used and capacity over such times only. fragments: idle GPU thousandths a typical job
+    cannot use, times the number of typical jobs.
     cost_*: node-milliseconds times price per hour, in millionths: of all nodes there are (`there`),
     and of those while they run something (`busy`), of which on spot nodes (`busy_spot`).
     """
 
     now_ms: int
+    fragmentation: Fragments
     jobs_in: int = 0
+    jobs_running: int = 0
     jobs_time: int = 0
     used: list[int] = field(default_factory=lambda: [0, 0, 0])
     used_time: list[int] = field(default_factory=lambda: [0, 0, 0])
     capacity: list[int] = field(default_factory=lambda: [0, 0, 0])
     capacity_time: list[int] = field(default_factory=lambda: [0, 0, 0])
+    wanted_used_time: list[int] = field(default_factory=lambda: [0, 0, 0])
+    wanted_capacity_time: list[int] = field(default_factory=lambda: [0, 0, 0])
+    fragments: int = 0
+    fragments_time: int = 0
     price: int = 0
     price_busy: int = 0
     price_busy_spot: int = 0
@@ -46,7 +66,9 @@ class Accounts:
     held_time: list[int] = field(default_factory=lambda: [0, 0, 0])
     lost_time: list[int] = field(default_factory=lambda: [0, 0, 0])
     sojourn: int = 0
+    tenants: dict[str, TenantBooks] = field(default_factory=dict)
     _nodes: dict[str, tuple[Amounts, Amounts, int, bool, bool]] = field(default_factory=dict)
+    _fragments: dict[str, int] = field(default_factory=dict)
 
     def advance(self, now_ms: int) -> None:
         """Time passes while nothing changes."""
@@ -57,6 +79,10 @@ class Accounts:
         self.jobs_time += passed * self.jobs_in
         _add(self.used_time, passed, self.used)
         _add(self.capacity_time, passed, self.capacity)
+        if self.jobs_in > self.jobs_running:
+            _add(self.wanted_used_time, passed, self.used)
+            _add(self.wanted_capacity_time, passed, self.capacity)
+        self.fragments_time += passed * self.fragments
         if self.price:
             self.cost_there += passed * self.price
             self.cost_busy += passed * self.price_busy
@@ -86,6 +112,10 @@ class Accounts:
         if new[2] or old[2]:
             self._count_price(old, -1)
             self._count_price(new, 1)
+        if capacity[2] or old[0][2]:
+            fragments = self.fragmentation.of(node) if there else 0
+            self.fragments += fragments - self._fragments.get(node.node_id, 0)
+            self._fragments[node.node_id] = fragments
 
     def _count_price(self, one: tuple[Amounts, Amounts, int, bool, bool], sign: int) -> None:
         _, _, price, busy, spot = one
@@ -95,10 +125,35 @@ class Accounts:
             if spot:
                 self.price_busy_spot += sign * price
 
-    def closed(self, held: Amounts, since_ms: int, useful: bool) -> None:
-        """A run that held so much since then is closed."""
+    def entered(self, tenant: str) -> None:
+        """A job of this tenant is in the system now."""
+        self.jobs_in += 1
+        one = self.tenants.setdefault(tenant, TenantBooks())
+        if not one.jobs_in:
+            one.since_ms = self.now_ms
+        one.jobs_in += 1
+
+    def left(self, tenant: str, stayed_ms: int) -> None:
+        """A job of this tenant has ended, so long after it was submitted."""
+        self.jobs_in -= 1
+        self.sojourn += stayed_ms
+        one = self.tenants[tenant]
+        one.jobs_in -= 1
+        if not one.jobs_in:
+            one.active_ms += self.now_ms - one.since_ms
+
+    def end(self, submitted_ms: Iterable[int]) -> None:
+        """The books are closed while jobs submitted at these times are still there."""
+        self.sojourn += sum(self.now_ms - one for one in submitted_ms)
+        for tenant in self.tenants.values():
+            if tenant.jobs_in:
+                tenant.active_ms += self.now_ms - tenant.since_ms
+
+    def closed(self, tenant: str, held: Amounts, since_ms: int, useful: bool) -> None:
+        """A run of this tenant that held so much since then is closed."""
         passed = self.now_ms - since_ms
         _add(self.held_time, passed, held)
+        _add(self.tenants[tenant].held_time, passed, held)
         if not useful:
             _add(self.lost_time, passed, held)
 

@@ -9,12 +9,10 @@ from msgspec.structs import replace
 
 from eventsched.projections.simulation import chance
 from eventsched.projections.simulation.engine import Options, Simulation, Sink
-from eventsched.projections.simulation.metrics import details, measure
+from eventsched.projections.simulation.metrics import details, measure, tenant_details
+from eventsched.projections.simulation.progress import Progress
 from eventsched.projections.simulation.reports import Runs
 from eventsched.projections.simulation.workload import Workload
-
-Progress = Callable[[str, int, int], None]
-"""Told of the policy, the jobs ended so far, and of how many."""
 
 
 def compare(
@@ -27,7 +25,7 @@ def compare(
     sink: Sink | None = None,
     progress: Progress | None = None,
 ) -> tuple[Runs, dict[str, dict[str, object]]]:
-    """Metrics by policy and seed, and the jobs' stories of each policy's first seed.
+    """Metrics by policy and seed, and of each policy's first seed all its `jobs` and `tenants`.
 
     resample: every seed draws the jobs again, with replacement, at the same times of submission.
     """
@@ -46,7 +44,7 @@ def compare(
                 progress(label, total, total)
             runs[policy].append(measure(outcome))
             if seed == 0:
-                stories[policy] = details(outcome)
+                stories[policy] = {"jobs": details(outcome), "tenants": tenant_details(outcome)}
     return runs, stories
 
 

@@ -15,7 +15,6 @@ from eventsched import subjects
 from eventsched.errors import InvalidSpec
 from eventsched.events import (
     Admitted,
-    ClusterCreated,
     LeaderClaimed,
     NodeLeaving,
     NodeLeft,
@@ -34,7 +33,9 @@ from eventsched.projections.scheduling.planner import Planner
 from eventsched.projections.scheduling.policies import POLICIES, complete, refuse, written_out
 from eventsched.projections.simulation import chance
 from eventsched.projections.simulation.accounts import Accounts, BrokenLaw
+from eventsched.projections.simulation.fragments import Fragments
 from eventsched.projections.simulation.outcome import OpenRun, Outcome, Record
+from eventsched.projections.simulation.setup import PLAIN, Setup
 from eventsched.projections.simulation.workload import SimJob, SimNode, Workload
 from eventsched.recorded import Recorded
 from eventsched.wire import Event
@@ -55,7 +56,8 @@ class Options:
     seed: for chance (spot machines; policies that draw). checkpoints: a run that was stopped goes on
     where it was, instead of anew. spot_ppm_per_h: how likely a spot node is taken away within an hour,
     None = as its node says. away_ms: how long it stays away. eager: decide even where nothing can
-    come of it (for tests). endless: finished jobs are forgotten and no outcome is kept.
+    come of it (for tests). endless: finished jobs are forgotten and no outcome is kept. setup: how the cluster is
+    set up first.
     """
 
     seed: int = 0
@@ -64,6 +66,7 @@ class Options:
     away_ms: int = 600_000
     eager: bool = False
     endless: bool = False
+    setup: Setup = PLAIN
 
 
 def parse_policy(text: str, seed: int = 0) -> PolicyChoice:
@@ -85,7 +88,7 @@ class Simulation:
         self.state = ClusterState()
         self.now_ms = START_MS
         self.options = options
-        self.accounts = Accounts(START_MS)
+        self.accounts = Accounts(START_MS, Fragments(workload.jobs))
         self.records: dict[str, Record] = {}
         self._sink = sink
         self._policy = parse_policy(policy, options.seed)
@@ -102,10 +105,11 @@ class Simulation:
 
     def _create(self, nodes: Iterable[SimNode], jobs: int) -> None:
         keep = 1_000 if self.options.endless else max(10_000, 2 * jobs)
-        created = ClusterCreated(cluster_id="simulated", finished_keep=keep)
-        self._put(subjects.admin("cluster_created"), created)
+        self._put(subjects.admin("cluster_created"), self.options.setup.created(keep))
         self._put(subjects.LEADER, LeaderClaimed(leader="simulator", nonce="simulator"))
         self._put(subjects.admin("policy_set"), PolicySet(name=self._policy.name, params=self._policy.params))
+        for subject, event in self.options.setup.events():
+            self._put(subject, event)
         for node in nodes:
             self._join(node)
         self.planner = Planner(self.state)
@@ -133,7 +137,8 @@ class Simulation:
         if due is not None and due <= self.now_ms:
             self._rounds(force=True)
             due = self.planner.next_due_ms(self.state)
-        at_ms = self._agenda[0][0] if self._waiting_for else None
+        more = self._waiting_for or (due is not None and self._agenda)  # what spot nodes meet is no end in itself
+        at_ms = self._agenda[0][0] if more else None
         if due is not None and due > self.now_ms and (at_ms is None or due < at_ms):
             self._advance(due)
             self._rounds(force=True)
@@ -179,11 +184,14 @@ class Simulation:
 
     def _submit(self, job: SimJob) -> None:
         key = job_key(job.tenant, job.job_id)
-        self.records[key] = Record(job, self.now_ms)
-        self.accounts.jobs_in += 1
+        self.records[key] = Record(job, self.now_ms, crowd_ms=-self.accounts.jobs_time)
+        self.accounts.entered(job.tenant)
         self.submitted += 1
         self._dependent |= bool(job.spec.after_ok or job.spec.after_any)  # not looked at in its first round
         self._put(subjects.job(job.tenant, job.job_id, "submitted"), job.spec)
+        if key not in self.state.jobs:
+            self.records[key].refused(self.now_ms)
+            self.accounts.left(job.tenant, 0)
 
     def _rounds(self, force: bool = False) -> None:
         """Decide until there is nothing more to decide at this instant."""
@@ -229,6 +237,7 @@ class Simulation:
             record = self.records[job_key(event.tenant, event.job)]
             opened = OpenRun(seq, run.node, record, event.member, self.now_ms, _held(event))
             self._open[seq] = opened
+            self.accounts.jobs_running += record.opens()
             self.accounts.look(self.state.nodes[run.node])
             return self._start, opened
         if type(event) is StopOrdered:
@@ -264,7 +273,8 @@ class Simulation:
                 useful = True
                 self._left_ms.setdefault(run.record.key, {})[run.member] = max(0, run.takes_ms - ran_ms)
         run.record.ran_ms += ran_ms
-        self.accounts.closed(run.held, run.since_ms, useful)
+        self.accounts.jobs_running -= run.record.closes()
+        self.accounts.closed(run.record.job.tenant, run.held, run.since_ms, useful)
         ended = RunEnded(run=run.seq, outcome=outcome, exit_code=exit_code)  # type: ignore[arg-type]
         self._put(subjects.run(run.node), ended)
         self.accounts.look(self.state.nodes[run.node])
@@ -283,8 +293,8 @@ class Simulation:
         record = self.records[job.key]
         record.ended(job)
         self._left_ms.pop(job.key, None)
-        self.accounts.jobs_in -= 1
-        self.accounts.sojourn += job.finished_ms - job.submitted_ms
+        record.crowd_ms += self.accounts.jobs_time
+        self.accounts.left(job.tenant, job.finished_ms - job.submitted_ms)
         if self.options.endless:
             del self.records[job.key]
 
@@ -342,17 +352,15 @@ class Simulation:
         """Close the books and check them. Raises BrokenLaw when they do not add up."""
         self._note_ends()
         for run in self._open.values():
-            self.accounts.closed(run.held, run.since_ms, useful=False)
-        for record in self.records.values():
-            if record.is_open:
-                self.accounts.sojourn += self.now_ms - record.submitted_ms
-        if not self.options.endless:
-            self.accounts.check()
+            self.accounts.closed(run.record.job.tenant, run.held, run.since_ms, useful=False)
+        self.accounts.end(record.submitted_ms for record in self.records.values() if record.is_open)
+        self.accounts.check()
         broken = check(self.state)
         if broken:
             raise BrokenLaw(f"the state is broken: {broken[0]}", "this is a bug: please report it with the workload")
         label = f"{self.state.policy.name}/{self.state.policy.version}"
-        return Outcome(label, START_MS, self.now_ms, list(self.records.values()), self.accounts, self.state)
+        records, nodes = list(self.records.values()), list(self._nodes.values())
+        return Outcome(label, START_MS, self.now_ms, records, nodes, self.accounts, self.state)
 
 
 def _held(order: RunAssigned) -> tuple[int, int, int]:

@@ -85,11 +85,13 @@ class Loop:
             if not simulation.step():
                 again = self._again(simulation)
                 if not again:
+                    simulation.finish()
                     return f"nothing can happen any more; {len(simulation.records)} jobs wait"
                 simulation.add(again, simulation.now_ms - START_MS + AGAIN_MS)
                 continue
             if self._speed:
                 self._sleep((simulation.now_ms - before) / 1000 / self._speed)
+        simulation.finish()
         return f"{simulation.state.rounds} rounds"
 
     def _again(self, simulation: Simulation) -> list[SimJob]:

@@ -10,11 +10,16 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+from eventsched.projections.simulation.fairness import UNFAIR, Isolation, tenant_shares
 from eventsched.projections.simulation.outcome import Outcome, Record
 from eventsched.projections.simulation.statistics import jain, mean, nearest_rank
 from eventsched.projections.simulation.workload import ENDLESS_MEMORY
 
 SLOWDOWN_FLOOR_MS = 10_000
+_HOUR = 3_600_000 * 1_000
+"""Thousandths x milliseconds in an hour of one GPU, or core."""
+_HOUR_OF_MICROS = 3_600_000 * 1_000_000
+_UNITS = ("core", "gib", "gpu")
 Metrics = dict[str, float]
 
 
@@ -37,16 +42,15 @@ def measure(outcome: Outcome) -> Metrics:
     _spread(metrics, "jct", "_s", [_jct_ms(one) / 1000 for one in ended])
     _spread(metrics, "slowdown", "", [_slowdown(one) for one in ended])
     _resources(metrics, outcome)
-    _fairness(metrics, ended)
+    _fragmentation(metrics, outcome)
+    _fairness(metrics, outcome, ended)
     _deadlines(metrics, records, outcome.end_ms)
     metrics["preemptions"] = sum(one.stopped for one in records)
     metrics["preempted_jobs_pct"] = 100 * mean([one.stopped > 0 for one in records])
     lost, held = (books.lost_time[_main(outcome)], books.held_time[_main(outcome)])
     metrics["goodput_pct"] = 100 * (held - lost) / held if held else 100.0
-    if books.cost_there:
-        metrics["cost"] = books.cost_busy / 3_600_000 / 1_000_000
-        metrics["cost_spot"] = books.cost_busy_spot / 3_600_000 / 1_000_000
-        metrics["cost_all_nodes"] = books.cost_there / 3_600_000 / 1_000_000
+    metrics[f"lost_{_UNITS[_main(outcome)]}_h"] = lost / _HOUR
+    _money(metrics, outcome, (held - lost) / _HOUR)
     return metrics
 
 
@@ -72,6 +76,26 @@ def details(outcome: Outcome) -> dict[str, Any]:
         if one.reason:
             entry["reason"] = one.reason
         found[one.job.job_id if names[one.job.job_id] == 1 else one.key] = entry
+    return found
+
+
+def tenant_details(outcome: Outcome) -> dict[str, Any]:
+    """Each tenant in numbers: its jobs, how long they took, what they held and cost."""
+    found = {}
+    main = _main(outcome)
+    for tenant, books in outcome.accounts.tenants.items():
+        records = [one for one in outcome.records if one.job.tenant == tenant]
+        started = [one for one in records if one.started_ms >= 0]
+        account = outcome.state.accounts.get(tenant)
+        found[tenant] = {
+            "submitted": len(records),
+            "succeeded": sum(one.state == "succeeded" for one in records),
+            "pending": sum(one.state == "pending" for one in records),
+            "wait_mean_s": mean([(one.started_ms - one.submitted_ms) / 1000 for one in started]),
+            "jct_mean_s": mean([_jct_ms(one) / 1000 for one in started if not one.is_open]),
+            f"{_UNITS[main]}_h": books.held_time[main] / _HOUR,
+            "spent": account.total_micros / 1_000_000 if account else 0.0,
+        }
     return found
 
 
@@ -108,13 +132,49 @@ def _resources(metrics: Metrics, outcome: Outcome) -> None:
         if capacity and not endless:
             metrics[f"{kind}_utilisation_pct"] = 100 * books.used_time[index] / capacity
 
+        if books.wanted_capacity_time[index] and not endless:
+            share = books.wanted_used_time[index] / books.wanted_capacity_time[index]
+            metrics[f"{kind}_allocation_pct"] = 100 * share
 
-def _fairness(metrics: Metrics, ended: list[Record]) -> None:
+
+def _fragmentation(metrics: Metrics, outcome: Outcome) -> None:
+    """Idle parts of GPUs that the average job could not use, of all there is and of what is idle."""
+    books, number = outcome.accounts, outcome.accounts.fragmentation.number
+    if not number or not books.capacity_time[2]:
+        return
+    idle = books.capacity_time[2] - books.used_time[2]
+    metrics["gpu_fragmentation_pct"] = 100 * books.fragments_time / number / books.capacity_time[2]
+    metrics["gpu_fragmentation_idle_pct"] = 100 * books.fragments_time / number / idle if idle else 0.0
+
+
+def _money(metrics: Metrics, outcome: Outcome, useful_h: float) -> None:
+    """What nodes cost by their own prices, and what tenants were charged."""
+    books = outcome.accounts
+    if books.cost_there:
+        metrics["cost"] = books.cost_busy / _HOUR_OF_MICROS
+        metrics["cost_spot"] = books.cost_busy_spot / _HOUR_OF_MICROS
+        metrics["cost_on_demand"] = (books.cost_busy - books.cost_busy_spot) / _HOUR_OF_MICROS
+        metrics["cost_all_nodes"] = books.cost_there / _HOUR_OF_MICROS
+        if useful_h:
+            metrics[f"cost_per_{_UNITS[_main(outcome)]}_h"] = metrics["cost"] / useful_h
+    if outcome.state.accounts:
+        metrics["spent"] = sum(one.total_micros for one in outcome.state.accounts.values()) / 1_000_000
+
+
+def _fairness(metrics: Metrics, outcome: Outcome, ended: list[Record]) -> None:
     by_tenant: dict[str, list[float]] = {}
     for one in ended:
         by_tenant.setdefault(one.job.tenant, []).append(_slowdown(one))
+    isolation = Isolation(outcome)
+    found = (isolation.rho(one) for one in ended)
+    rhos = [rho for rho in found if rho is not None]
+    _spread(metrics, "rho", "", rhos)
+    metrics["rho_worst"] = max(rhos, default=0.0)
+    metrics["rho_unfair_pct"] = 100 * mean([rho > UNFAIR for rho in rhos])
     metrics["jain_jobs"] = jain([_slowdown(one) for one in ended])
+    metrics["jain_rho"] = jain(rhos)
     metrics["jain_tenants"] = jain([mean(values) for values in by_tenant.values()])
+    metrics["jain_shares"] = jain(tenant_shares(outcome))
 
 
 def _deadlines(metrics: Metrics, records: Iterable[Record], end_ms: int) -> None:
@@ -129,4 +189,4 @@ def _deadlines(metrics: Metrics, records: Iterable[Record], end_ms: int) -> None
     metrics["deadlines"] = len(bound)
     metrics["deadline_misses"] = sum(ms > 0 for ms in late_ms)
     metrics["deadline_misses_pct"] = 100 * metrics["deadline_misses"] / len(bound)
-    metrics["tardiness_mean_s"] = mean([ms / 1000 for ms in late_ms])
+    _spread(metrics, "tardiness", "_s", [ms / 1000 for ms in late_ms])

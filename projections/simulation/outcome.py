@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from eventsched.ids import job_key
 from eventsched.projections.cluster.state import ClusterState, Job
 from eventsched.projections.simulation.accounts import Accounts, Amounts
-from eventsched.projections.simulation.workload import SimJob
+from eventsched.projections.simulation.workload import SimJob, SimNode
 
 
 @dataclass(slots=True)
@@ -15,7 +15,8 @@ class Record:
     """One job's story in numbers; an array is one job. Times are -1 until they are known.
 
     started_ms: when its first run started. ran_ms: all its runs together. stopped: how many were stopped
-    before their end.
+    before their end. crowd_ms: job-milliseconds spent in the system by all jobs while it was there, itself
+    included. open_runs: how many it has now.
     """
 
     job: SimJob
@@ -26,6 +27,8 @@ class Record:
     finished_ms: int = -1
     ran_ms: int = 0
     stopped: int = 0
+    crowd_ms: int = 0
+    open_runs: int = 0
     nodes: list[str] = field(default_factory=list)
 
     @property
@@ -47,6 +50,21 @@ class Record:
         else:
             self.nodes[0] = node
         self.state = "running"
+
+    def opens(self) -> bool:
+        """A run of it is assigned; whether it had none."""
+        self.open_runs += 1
+        return self.open_runs == 1
+
+    def closes(self) -> bool:
+        """A run of it is closed; whether it has none left."""
+        self.open_runs -= 1
+        return not self.open_runs
+
+    def refused(self, now_ms: int) -> None:
+        """The fold did not take it: its id is taken."""
+        self.state, self.reason = "rejected", "duplicate"
+        self.finished_ms = now_ms
 
     def ended(self, job: Job) -> None:
         """The fold says it has ended."""
@@ -71,11 +89,12 @@ class OpenRun:
 
 @dataclass(slots=True)
 class Outcome:
-    """A finished simulation; `records` in order of submission."""
+    """A finished simulation; `records` in order of submission, `nodes` whether they are there at the end or not."""
 
     policy: str
     start_ms: int
     end_ms: int
     records: list[Record]
+    nodes: list[SimNode]
     accounts: Accounts
     state: ClusterState

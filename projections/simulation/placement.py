@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
-from statistics import fmean, pstdev
+from statistics import fmean, stdev
 
 from msgspec import Struct
 
@@ -63,7 +63,7 @@ def summarise(outcomes: list[Outcome]) -> Summary:
     """Mean and standard deviation."""
     return Summary(
         round(fmean(one.allocated for one in outcomes), 3),
-        round(pstdev(one.allocated for one in outcomes), 3),
+        round(stdev([one.allocated for one in outcomes]), 3) if len(outcomes) > 1 else 0.0,
         round(fmean(one.fragmented for one in outcomes), 3),
         round(fmean(one.placed for one in outcomes), 1),
         round(fmean(one.arrived for one in outcomes), 1),

@@ -14,11 +14,19 @@ from typing import Any
 
 from eventsched.errors import InvalidSpec
 from eventsched.projections.simulation.readers.source import BadField, Source, checked
-from eventsched.projections.simulation.workload import Shape, SimJob, SimNode, Workload, make_nodes
+from eventsched.projections.simulation.workload import (
+    ENDLESS_CORES_MILLIS,
+    Shape,
+    SimJob,
+    SimNode,
+    Workload,
+    make_nodes,
+)
 
 READERS = "eventsched.projections.simulation.readers"
 _ONE_CORE = Shape()
-_V100S = Shape(cpu_millis=1_000_000, gpu_model="V100", gpus=1)
+_QUOTA = Shape(ENDLESS_CORES_MILLIS, devices=("A100",) * 4 + ("H100",) * 2)
+_V100S = Shape(ENDLESS_CORES_MILLIS, gpu_model="V100", gpus=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +56,7 @@ class Format:
 JOBS = (
     Format("ndjson", "ndjson_jobs", "own: a JobSpec a line, with submit_ms and duration_ms", Shape(8_000)),
     Format("s0", "s0_jobs", "jobs.json of the cost-aware scheduler", Shape(64_000, 256 << 30, "A100", 4)),
+    Format("quota", "quota_jobs", "jobs of the quota-aware GPU scheduler (NDJSON, CSV)", _QUOTA),
     Format("batsim", "batsim", "Batsim workloads (JSON) with delay profiles"),
     Format("swf", "swf", "Standard Workload Format"),
     Format("openb", "openb_jobs", "openb pods with times (CSV)", Shape(128_000, 768 << 30, "G2", 8)),

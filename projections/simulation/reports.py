@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping
 from typing import Any
 
 from rich.table import Table
@@ -13,15 +14,20 @@ from eventsched.projections.simulation.statistics import interval, mean
 Runs = dict[str, list[dict[str, float]]]
 """Policy -> metrics of each seed."""
 
-SHOWN = (
+Columns = tuple[tuple[str, str, str], ...]
+"""Of a table: metric, heading, unit."""
+SHOWN: Columns = (
     ("makespan_s", "makespan", "s"),
     ("jct_mean_s", "JCT", "s"),
     ("jct_p99_s", "p99", "s"),
     ("wait_mean_s", "wait", "s"),
     ("wait_p99_s", "p99", "s"),
     ("slowdown_mean", "slowdown", "x"),
+    ("rho_mean", "rho", "x"),
     ("cpu_utilisation_pct", "cpu", "%"),
     ("gpu_utilisation_pct", "GPU", "%"),
+    ("gpu_allocation_pct", "alloc", "%"),
+    ("gpu_fragmentation_pct", "frag", "%"),
     ("jain_jobs", "Jain", ""),
     ("jain_tenants", "tenants", ""),
     ("preemptions", "preempted", "n"),
@@ -30,7 +36,6 @@ SHOWN = (
     ("succeeded", "done", "n"),
     ("pending", "waiting", "n"),
 )
-"""Columns of the table: metric, heading, unit."""
 
 
 def summary(runs: Runs) -> dict[str, dict[str, Any]]:
@@ -51,11 +56,11 @@ def _round(value: float) -> float:
     return int(value) if value == int(value) else round(value, 6)
 
 
-def table(result: dict[str, dict[str, Any]]) -> Table:
+def table(result: Mapping[str, Mapping[str, Any]], shown: Columns = SHOWN) -> Table:
     """One line a policy; with several seeds the mean and half the width of its interval."""
     grid = Table(box=None, pad_edge=False)
     grid.add_column("POLICY", no_wrap=True)
-    columns = [one for one in SHOWN if any(one[0] in metrics for metrics in result.values())]
+    columns = [one for one in shown if any(one[0] in metrics for metrics in result.values())]
     for _, heading, unit in columns:
         grid.add_column(
             f"{heading} {unit}".strip().upper() if not unit else f"{heading.upper()} {unit}", justify="right"
@@ -65,7 +70,7 @@ def table(result: dict[str, dict[str, Any]]) -> Table:
     return grid
 
 
-def _cell(metrics: dict[str, Any], name: str) -> str:
+def _cell(metrics: Mapping[str, Any], name: str) -> str:
     if name not in metrics:
         return "-"
     text = _number(metrics[name])

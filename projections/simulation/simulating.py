@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
@@ -19,10 +18,12 @@ from eventsched.errors import InvalidSpec, UsageError
 from eventsched.garbage import collect_rarely
 from eventsched.projections.cluster.state import PolicyChoice
 from eventsched.projections.simulation import reports
-from eventsched.projections.simulation.compare import Progress, compare
+from eventsched.projections.simulation.compare import compare
 from eventsched.projections.simulation.engine import Options, parse_policy
 from eventsched.projections.simulation.loop import Action, Loop
+from eventsched.projections.simulation.progress import bar
 from eventsched.projections.simulation.reading import read_workload
+from eventsched.projections.simulation.setup import PLAIN, Setup, read_setup
 from eventsched.projections.simulation.simlog import LogFile, verify
 from eventsched.projections.simulation.workload import Shape, Workload
 from eventsched.units import parse_cpus_millis, parse_duration_ms, parse_gpus, parse_memory
@@ -43,14 +44,21 @@ class Inputs:
     format: Annotated[str, Parameter(help="the jobs' format, instead of looking at the file")] = ""
     throughputs: Annotated[Path | None, Parameter(help="Gavel's table of measured throughputs")] = None
     first: Annotated[int, number(0, BIG), Parameter(help="only so many jobs, the earliest; 0 = all")] = 0
+    config: Annotated[
+        Path | None, Parameter(help="how the cluster is set up: tenants, prices, a node (TOML, as of `dev`)")
+    ] = None
     skip_bad_rows: Annotated[bool, Parameter(help="leave out faulty rows and go on")] = False
 
-    def read(self) -> Workload:
+    def setup(self) -> Setup:
+        """What the cluster begins with."""
+        return read_setup(self.config) if self.config else PLAIN
+
+    def read(self, setup: Setup) -> Workload:
         """The workload; notes go to stderr."""
         workload = read_workload(
             self.jobs,
             _nodes(self.nodes),
-            shape=parse_shape(self.shape) if self.shape else None,
+            shape=parse_shape(self.shape) if self.shape else setup.shape,
             format_name=self.format,
             beside=self.throughputs,
             skip=self.skip_bad_rows,
@@ -107,6 +115,7 @@ def simulate(
     output: Output = "table",
     csv: Annotated[bool, Parameter(help="print CSV, a line for each policy and seed")] = False,
     jobs_detail: Annotated[bool, Parameter(help="with -o json: every job's state, node and times")] = False,
+    tenants_detail: Annotated[bool, Parameter(help="with -o json: every tenant's jobs, times and spending")] = False,
     log: Annotated[Path | None, Parameter(help="write the simulated log; for one policy and seed")] = None,
     chances: Chances = Chances(),
     looping: Looping = Looping(),
@@ -117,19 +126,20 @@ def simulate(
     eventsched simulate --nodes nodes.json --jobs jobs.json --policy best-fit -o json --jobs-detail
     eventsched simulate --nodes nodes.json --jobs jobs.json --loop --spot-rate 5%
     """
-    policies = tuple(dict.fromkeys(policy)) or (PolicyChoice().name,)
+    setup = inputs.setup()
+    policies = tuple(dict.fromkeys(policy)) or (setup.policy or PolicyChoice().name,)
     for one in policies:
         parse_policy(one)
     if log is not None and (len(policies) > 1 or seeds > 1 or looping.loop):
         raise UsageError("--log: a log is of one policy and one seed", "give one --policy, without --seeds and --loop")
-    speed, options = _speed(looping.speed), chances.options()
+    speed, options = _speed(looping.speed), replace(chances.options(), setup=setup)
     looping.refuse({"--csv": csv, "--jobs-detail": jobs_detail, "--resample": resample, "--seeds": seeds > 1})
-    workload = inputs.read()
+    workload = inputs.read(setup)
     collect_rarely()
     if looping.loop:
         return _loop(workload, policies, options, output, looping.rounds, speed)
     sink = LogFile(log) if log is not None else None
-    with _bar() as progress, closing(sink) if sink else nullcontext():
+    with bar() as progress, closing(sink) if sink else nullcontext():
         runs, stories = compare(workload, policies, seeds, options, resample=resample, sink=sink, progress=progress)
     if csv:
         sys.stdout.write(reports.as_csv(runs))
@@ -138,8 +148,9 @@ def simulate(
     if output == "table":
         tables.show(reports.table(result))
         return 0
-    for one in policies if jobs_detail else ():
-        result[one]["jobs"] = stories[one]
+    for name in ("jobs",) * jobs_detail + ("tenants",) * tenants_detail:
+        for one in policies:
+            result[one][name] = stories[one][name]
     print_json(result)
     return 0
 
@@ -194,27 +205,6 @@ def tell(notes: list[str]) -> None:
         print(visible(f"note: {note}"), file=sys.stderr)
     if len(notes) > NOTES_SHOWN:
         print(f"note: and {len(notes) - NOTES_SHOWN} more like these", file=sys.stderr)
-
-
-@contextmanager
-def _bar() -> Iterator[Progress | None]:
-    """A progress bar on a terminal; nothing elsewhere."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import Progress as Bar
-    from rich.progress import TaskID
-
-    tasks: dict[str, TaskID] = {}
-    with Bar(console=Console(stderr=True), transient=True) as bar:
-
-        def progress(label: str, ended: int, total: int) -> None:
-            if label not in tasks:
-                tasks[label] = bar.add_task(visible(label), total=total)
-            bar.update(tasks[label], completed=ended)
-
-        yield progress
 
 
 def _loop(

@@ -31,7 +31,8 @@ def jain(values: Sequence[float]) -> float:
 def interval(values: Sequence[float]) -> tuple[float, float]:
     """A 95 % interval of the mean, by drawing again from the values (with a fixed counter)."""
     means = sorted(sum(values[index] for index in drawn) / len(values) for drawn in _draws(len(values)))
-    return nearest_rank(means, 3), nearest_rank(means, 98)
+    cut = RESAMPLES * 25 // 1_000
+    return means[cut - 1], means[-cut]
 
 
 @cache

@@ -51,12 +51,21 @@ class SimNode(Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What one node has: `cpus=8,memory=64G,gpus=V100:4` on the command line. memory_bytes 0: no limit."""
+    """What one node has: `cpus=8,memory=64G,gpus=V100:4` on the command line. memory_bytes 0: no limit.
+
+    devices: the model of each, where they differ; then `gpu_model` and `gpus` say nothing.
+    """
 
     cpu_millis: int = 1_000
     memory_bytes: int = 0
     gpu_model: str = ""
     gpus: int = 0
+    devices: tuple[str, ...] = ()
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The model of each device."""
+        return self.devices or (self.gpu_model or "GPU",) * self.gpus
 
 
 @dataclass(slots=True)
@@ -72,9 +81,13 @@ ENDLESS_MEMORY = 1 << 50
 """Memory of a node whose memory nobody has stated: more than any job asks for."""
 
 
+ENDLESS_CORES_MILLIS = 1_000_000
+"""Cores of a node where only GPUs are counted."""
+
+
 def make_node(node_id: str, shape: Shape, **joined: object) -> SimNode:
     """A node of a shape; further fields of `NodeJoined` as they are."""
-    gpus = tuple(Gpu(f"{node_id}-gpu{index}", shape.gpu_model or "GPU") for index in range(shape.gpus))
+    gpus = tuple(Gpu(f"{node_id}-gpu{index}", model) for index, model in enumerate(shape.models))
     capacity = Capacity(shape.cpu_millis, shape.memory_bytes or ENDLESS_MEMORY, gpus)
     fields = {"machine_id": node_id, "boot_id": "simulated", "capacity": capacity, "drivers": DRIVERS, **joined}
     return SimNode(node_id, NodeJoined(**fields))  # type: ignore[arg-type]

@@ -36,6 +36,7 @@ def job_view(state: ClusterState, job: Job) -> JobView:
         priority=spec.priority,
         failures=job.failures,
         losses=job.losses,
+        evictions=job.evictions,
         cost_micros=job.cost_micros + _cost_of_open_runs(state, job),
         driver=spec.driver,
         image=spec.image,

@@ -65,6 +65,22 @@ def test_it_says_what_runs_and_stops_cleanly_and_goes_on(here: Terminal) -> None
         time.sleep(0.05)
 
 
+def test_a_file_sets_prices_and_what_tenants_without_limits_get_once(here: Terminal) -> None:
+    config = here.directory / "setup.toml"
+    config.write_text('driver = "fake"\nquota_default = "nothing"\n[prices]\ngpu_models = { A100 = 2_500_000 }\n')
+    here.dev("--config", str(config))
+    assert here.json("price", "show")["gpu_models"] == {"a100": 2_500_000}
+    job_id = here.submit("--driver", "fake")
+    waiting = here.json("job", job_id)
+    assert (waiting["state"], waiting["reason"]) == ("pending", "quota")
+    here.run("price", "set", "--cpu", "1")
+    assert here.stop().code == 0
+    here.dev("--config", str(config))
+    assert here.json("price", "show")["core_micros_per_h"] == 1_000_000, "what was changed by hand stays"
+    config.write_text("[prices]\ncore_micros_per_h = -1\n")
+    assert "core_micros_per_h: -1 is not between" in here.run("dev", "--config", str(config), code=2).err
+
+
 def test_a_second_one_in_the_same_place_is_refused(here: Terminal) -> None:
     said = here.dev("--driver", "fake")
     url = re.search(r"http://127.0.0.1:(\d+)", said)

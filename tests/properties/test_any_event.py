@@ -19,7 +19,7 @@ from .test_fold import policies
     st.binary(max_size=200),
     st.sampled_from(("ev.job.t.j.submitted", "ev.admin.node_drained", "ev.run.n1", "ev.assign.n1")),
 )
-@settings(max_examples=400, deadline=None, derandomize=True)
+@settings(max_examples=400)
 def test_any_bytes_are_folded(payload: bytes, subject: str) -> None:
     ledger = Ledger()
     ledger.raw(subject, payload)
@@ -27,7 +27,7 @@ def test_any_bytes_are_folded(payload: bytes, subject: str) -> None:
 
 
 @given(st.text(max_size=60))
-@settings(max_examples=400, deadline=None, derandomize=True)
+@settings(max_examples=400)
 def test_any_subject_is_folded(subject: str) -> None:
     ledger = Ledger()
     ledger.raw("ev." + subject, b"{}")
@@ -44,7 +44,7 @@ fields = st.sampled_from(JobSpec.__struct_fields__)
 
 
 @given(st.dictionaries(fields, json_values, max_size=4))
-@settings(max_examples=400, deadline=None, derandomize=True)
+@settings(max_examples=400)
 def test_any_json_in_a_submission_is_judged(values: dict[str, object]) -> None:
     ledger = Ledger()
     ledger.lead()
@@ -102,7 +102,7 @@ asked = st.fixed_dictionaries(
 
 
 @given(st.lists(machines, min_size=1, max_size=3), st.lists(asked, min_size=1, max_size=4), policies)
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300)
 def test_any_machine_is_folded_and_decided_on(
     joins: list[dict[str, object]], jobs: list[dict[str, object]], policy: PolicySet
 ) -> None:

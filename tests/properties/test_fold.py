@@ -299,6 +299,6 @@ class Cluster(RuleBasedStateMachine):
 
 
 Cluster.TestCase.settings = settings(
-    max_examples=120, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
+    max_examples=120, stateful_step_count=40, suppress_health_check=list(HealthCheck), derandomize=True
 )
 TestCluster = Cluster.TestCase

@@ -56,7 +56,7 @@ def _asking(need: Need) -> Need:
 
 
 @pytest.mark.parametrize("name", KEPT)
-@settings(deadline=None, max_examples=12)
+@settings(max_examples=12)
 @given(
     seed=st.integers(0, 2**32), with_gpus=st.booleans(), few=st.sampled_from((0, 8, 64)), many=st.sampled_from((0, 2))
 )

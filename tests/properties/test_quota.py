@@ -253,6 +253,6 @@ class Tenants(RuleBasedStateMachine):
 
 
 Tenants.TestCase.settings = settings(
-    max_examples=80, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
+    max_examples=80, stateful_step_count=40, suppress_health_check=list(HealthCheck), derandomize=True
 )
 TestTenants = Tenants.TestCase

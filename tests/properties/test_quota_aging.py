@@ -8,12 +8,18 @@ skipped.
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eventsched.events import ClockSet, PolicySet, TenantSet
+from eventsched.events import ClockSet, PolicySet, RunAssigned, TenantSet
+from eventsched.projections.simulation.engine import START_MS, Options, Simulation
+from eventsched.projections.simulation.reading import read_workload
+from eventsched.projections.simulation.setup import read_setup
+from eventsched.recorded import Recorded
 from eventsched.resources import Resources
 from eventsched.spec import JobSpec
 
@@ -122,7 +128,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150)
 @given(STEPS, st.permutations([f"j{index}" for index in range(40)]))
 def test_the_order_is_theirs_exactly(steps: list[tuple[object, ...]], ids: list[str]) -> None:
     both = Both()
@@ -163,3 +169,58 @@ def test_an_id_is_taken_whoever_has_it_and_a_tenant_without_a_quota_gets_nothing
     assert list(both.straight.running) == ["j"]
     assert both.ledger.state.anomalies == {"duplicate_submission": 1}
     assert both.ledger.job("k", "t3").state == "pending"
+
+
+# ---- the same in a simulation, from files -------------------------------------------------------
+
+
+ROOT = Path(__file__).parents[2]
+HEAD = "job_id,tenant_id,gpu_type,gpus,priority,submitted_at,max_runtime"
+ROWS = st.tuples(
+    st.sampled_from(["t1", "t2", "t3"]),
+    st.sampled_from(["A100", "H100", "H100", "V100"]),
+    st.integers(1, 3),
+    st.integers(-1, 2),
+    st.sampled_from([0, 0, 1, 59, 60, 61, 120, 600]),
+    st.sampled_from([1, 20, 59, 60, 61, 300]),
+)
+
+
+def straight_starts(jobs: list[Waiting], takes_s: dict[str, int]) -> dict[str, list[tuple[int, str]]]:
+    """When which job starts, by GPU type, if a round follows whatever happens."""
+    straight, found = Straight(), dict[str, list[tuple[int, str]]]()
+    ends: dict[str, int] = {}
+    now_s = 0
+    while True:
+        for job_id in [job_id for job_id, end_s in ends.items() if end_s == now_s]:
+            del straight.running[job_id], ends[job_id]
+        straight.waiting += [job for job in jobs if job.submitted_s == now_s]
+        for model, started in straight.schedule(now_s).items():
+            found.setdefault(model, []).extend((now_s, job_id) for job_id in started)
+            ends |= {job_id: now_s + takes_s[job_id] for job_id in started}
+        later = [job.submitted_s for job in jobs if job.submitted_s > now_s] + list(ends.values())
+        if not later:
+            return found
+        now_s = min(later)
+
+
+@settings(max_examples=100)
+@given(st.lists(ROWS, min_size=1, max_size=30), st.permutations([f"j{index}" for index in range(30)]))
+def test_a_simulation_from_their_files_starts_what_they_start(rows: list[tuple[object, ...]], ids: list[str]) -> None:
+    lines = [",".join(map(str, (job_id, *row))) for row, job_id in zip(rows, ids, strict=False)]
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "jobs.csv").write_text("\n".join([HEAD, *lines]))
+        setup = read_setup(ROOT / "deploy/quota.toml")
+        workload = read_workload(Path(folder) / "jobs.csv", 1, shape=setup.shape)
+    found: dict[str, list[tuple[int, str]]] = {}
+
+    def saw(recorded: Recorded) -> None:
+        if isinstance(recorded.event, RunAssigned):
+            model = simulation.state.jobs[f"{recorded.event.tenant}/{recorded.event.job}"].spec.resources.gpu_model
+            found.setdefault(model, []).append(((recorded.at_ms - START_MS) // 1000, recorded.event.job))
+
+    simulation = Simulation(workload, setup.policy, Options(setup=setup), saw)
+    simulation.run()
+    jobs = [Waiting(job_id, *row[:5]) for row, job_id in zip(rows, ids, strict=False)]  # type: ignore[arg-type]
+    takes_s = {job_id: row[5] for row, job_id in zip(rows, ids, strict=False)}
+    assert found == straight_starts(jobs, takes_s)  # type: ignore[arg-type]

@@ -58,6 +58,8 @@ def test_nested() -> None:
     assert read.spec.resources == Resources(cpu_millis=8000, memory_bytes=32 * 2**30, gpus=1, gpu_model="A100")
     assert read.spec.max_price_micros_per_h == 90_000_000
     assert read.spec.estimate_ms == 10_000
+    assert not read.spec.rescheduled
+    assert read_form({**NESTED, "isRescheduled": True}).spec.rescheduled
     no_gpu = {**NESTED, "resourceRequest": {"cpu": 1, "memory_gb": 1, "gpuType": None, "gpuCount": 0}}
     assert read_form(no_gpu).spec.resources.gpus == 0
 

@@ -284,7 +284,7 @@ def test_limits_are_part_of_a_snapshot() -> None:
     assert list(again.tenants["t"].gpu_models) == ["a100", "h100"]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.sampled_from(sorted(POLICIES)),
     st.lists(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from eventsched import subjects
+from eventsched.cli.tables import job_block
 from eventsched.events import NodeJoined, PolicySet, RunAssigned, StopOrdered, TenantSet
 from eventsched.projections.scheduling.decide import Proposed
+from eventsched.projections.views.present import job_view
 from eventsched.resources import Capacity, Gpu, Resources
 from eventsched.spec import JobSpec
 
@@ -59,6 +61,10 @@ def test_the_lower_gives_way_and_is_told_for_whom() -> None:
     assert ledger.job("high").state == "assigned"
     assert (victim.state, victim.reason, victim.detail) == ("pending", "preempted", stop.detail)
     assert (victim.evictions, victim.failures) == (1, 0)
+    view = job_view(ledger.state, victim)
+    assert (view.evictions, view.losses) == (1, 1)
+    names, values = ([str(cell) for cell in column.cells] for column in job_block(view, 0).columns)
+    assert dict(zip(names, values, strict=True))["attempt"] == "1  (failures 0, losses 1, gave way once)"
 
 
 def test_equals_do_not_and_nobody_is_stopped_without_the_switch() -> None:

@@ -120,11 +120,27 @@ def test_jobs_and_nodes_of_the_cost_aware_scheduler() -> None:
     )
     assert train.spec.max_price_micros_per_h == 180_000_000
     assert (train.duration_ms, serve.duration_ms, serve.spec.sla) == (10_000, 30_000, "latency_sensitive")
-    assert jobs["sweep"].spec.labels == {"rescheduled": "true"}
+    assert {job.job_id for job in jobs.values() if job.spec.rescheduled} == {"sweep"}
     assert (nodes["spot-1"].spot, nodes["gpu-1"].spot) == (True, False)
     assert nodes["gpu-1"].price_micros_per_h == 150_000_000
     assert nodes["gpu-1"].labels == {"cloudProvider": "AWS", "instanceType": "p3.2xlarge"}
     assert [gpu.model for gpu in nodes["gpu-1"].capacity.gpus] == ["A100", "A100"]
+
+
+@pytest.mark.parametrize("form", ["csv", "ndjson"])
+def test_jobs_of_the_quota_aware_scheduler(tmp_path: Path, form: str) -> None:
+    path = DATA / "quota/jobs.csv"
+    if form == "ndjson":
+        head, *rows = (line.split(",") for line in text_of(path).splitlines())
+        bodies = [dict(zip(head, row, strict=True)) for row in rows]
+        typed = [{name: int(text) if text.isdecimal() else text for name, text in one.items()} for one in bodies]
+        path = tmp_path / "jobs.ndjson"
+        path.write_text("\n".join(map(json.dumps, typed)))
+    workload = read_workload(path, 1)
+    late = by_id(workload)["late"]
+    assert (late.submit_ms, late.duration_ms, late.tenant, late.spec.priority) == (59_000, 1_000, "t1", 1)
+    assert (late.spec.resources.gpus, late.spec.resources.gpu_model, late.spec.driver) == (1, "H100", "fake")
+    assert [gpu.model for gpu in workload.nodes[0].joined.capacity.gpus] == ["A100"] * 4 + ["H100"] * 2
 
 
 def test_openb_pods_are_played_by_their_own_times() -> None:
@@ -163,6 +179,7 @@ PHILLY_HEAD = "timestamp,duration,num_gpus,gpu_time,cluster\n"
 TIRESIAS_HEAD = "job_id,num_gpu,submit_time,iterations,model_name,duration,interval\n"
 CHRONUS_HEAD = text_of(DATA / "chronus/chronus-200.csv").partition("\n")[0] + "\n"
 OPENB_HEAD = "name,cpu_milli,memory_mib,num_gpu,gpu_milli,creation_time,deletion_time,scheduled_time\n"
+QUOTA_HEAD = "job_id,tenant_id,gpu_type,gpus,priority,submitted_at\n"
 SHOCKWAVE = text_of(DATA / "shockwave/120_jobs.trace.gz").splitlines()[0]
 S0_JOB = '{"jobId": "j", "priority": 5, "resourceRequest": {"cpu": 1, "memory_gb": 1, "gpuType": null, "gpuCount": 0}'
 BAD_JOBS = [
@@ -190,6 +207,16 @@ BAD_JOBS = [
     ("s0", f"[{S0_JOB.replace('5', '11')}}}]", "job 1, priority: 11 is not between 1 and 10"),
     ("s0", f"[{S0_JOB}}}, {S0_JOB}}}]", "job j: there are two jobs of this name"),
     ("s0", f"[{S0_JOB.replace('memory_gb', 'memoryGb')}}}]", "job 1, resourceRequest.memoryGb: unknown field"),
+    ("quota", QUOTA_HEAD + "a,t1,A100,0,0,0\n", "line 2, gpus: a job without an image asks for gpus > 0"),
+    ("quota", QUOTA_HEAD + "a,t1,A100,1,high,0\n", "line 2, priority: 'high' is not a number"),
+    ("quota", QUOTA_HEAD + "a,t 1,A100,1,0,0\n", "line 2, tenant_id: 't 1' is not an id"),
+    (
+        "quota",
+        '{"job_id": "a", "gpu_type": "A100", "submited_at": 0}',
+        "line 1, submited_at: is not a field",
+    ),
+    ("quota", '{"job_id": "a", "gpu_type": "A100", "gpus": 1}', "line 1, submitted_at: is missing"),
+    ("s0", f'[{S0_JOB}, "isRescheduled": "no"}}]', "job 1, isRescheduled: 'no' is neither true nor false"),
     ("ndjson", '{"job_id": "a", "duration_ms": 1}\n{"job_id": "b"}\n', "line 2, duration_ms: is missing"),
     ("ndjson", '{"job_id": "a", "duration_ms": 1, "prio": 3}\n', "line 1"),
     ("ndjson", '{"job_id": "a", "duration_ms": 1, "priority": 5000}\n', "job a, priority: 5000 is not between"),

@@ -252,7 +252,7 @@ def test_conservative_keeps_a_place_for_the_second_as_well(policy: str, late: st
 WORK = st.lists(st.tuples(st.integers(0, 40), st.integers(1, 4), st.integers(1, 30)), min_size=1, max_size=25)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(WORK, st.sampled_from(["backfill", "backfill-conservative"]))
 def test_with_exact_estimates_every_promise_is_kept(work: list[tuple[int, int, int]], policy: str) -> None:
     """The first that waits starts no later than it was ever promised; where each has a promise, none starts

@@ -88,7 +88,7 @@ def _job(row: Row) -> SimJob:
         sla=SLAS[sla],
         max_price_micros_per_h=micros_per_h(row, "maxTolerableCost") if "maxTolerableCost" in row else None,
         max_lost=1_000,
-        labels={"rescheduled": "true"} if row.get("isRescheduled") else {},
+        rescheduled=row.boolean("isRescheduled"),
     )
     takes_ms = row.seconds_ms("durationSeconds", DURATION_S)
     return SimJob(

@@ -187,6 +187,15 @@ class Row:
             raise BadField(name, f"{value:g} is not a whole number")
         return int(value)
 
+    def boolean(self, name: str) -> bool:
+        """True or false; false when absent."""
+        value = self._values.get(name)
+        if value is None:
+            return False
+        if not isinstance(value, bool):
+            raise BadField(name, f"{str(value)[:80]!r} is neither true nor false")
+        return value
+
     def seconds_ms(self, name: str, default: float | None = None) -> int:
         """A time in seconds, as milliseconds."""
         return round(self.number(name, 0, SECONDS_MAX, default) * 1000)
