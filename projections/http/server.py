@@ -24,6 +24,7 @@ _log = structlog.get_logger("eventsched.http")
 STOP_S = 3
 BACKLOG = 2048
 AGAIN_S = 0.3
+CANCEL_AGAIN_S = 1.0
 ADDRESS_IN_USE = 98
 
 
@@ -81,9 +82,17 @@ async def serve(
     finally:
         server.should_exit = True
         await desk.close()
-        for task in (following, stopping):
-            task.cancel()
+        stopping.cancel()
+        await _end(following)
         await asyncio.gather(serving, following, stopping, return_exceptions=True)
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    """Cancel a task until it has ended: nats-py connects within `asyncio.wait_for`, which on Python 3.11 may
+    swallow a cancellation that comes together with its result."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait((task,), timeout=CANCEL_AGAIN_S)
 
 
 async def _follow(desk: Desk, options: LinkOptions) -> None:
