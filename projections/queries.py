@@ -16,12 +16,12 @@ from eventsched.ids import job_key, member_id, split_member
 from eventsched.projections.cluster.arrays import member_key
 from eventsched.projections.cluster.state import TERMINAL, ClusterState, Job
 from eventsched.projections.history import History
+from eventsched.projections.memo import Memo
 from eventsched.projections.scheduling.fleet import Fleet
 from eventsched.projections.scheduling.forecast import forecast
 from eventsched.projections.scheduling.needs import group_of
 from eventsched.projections.scheduling.usage import Usage
 from eventsched.projections.scheduling.waiting import Why, why_waiting
-from eventsched.projections.sparing import Sparing
 from eventsched.projections.views.members import PENDING, fate_of_range, range_end, view_of_range
 from eventsched.projections.views.present import job_view
 from eventsched.query import PAGE_MAX, GetRequest, ListRequest
@@ -44,10 +44,10 @@ class Queries:
     def __init__(self, state: ClusterState, history: History | None) -> None:
         self._state = state
         self.history = history
-        self._cluster: Sparing[tuple[Fleet, Usage]] = Sparing()
+        self._cluster: Memo[tuple[Fleet, Usage]] = Memo()
         self._tenants: dict[str, None] = {}
         self._tenants_upto: Job | None = None
-        self._foreseen: Sparing[dict[str, Why]] = Sparing()
+        self._foreseen: Memo[dict[str, Why]] = Memo()
 
     def view(self, job: Job, now_ms: int) -> JobView:
         """A job of the state, with the reason it waits for now."""

@@ -111,7 +111,7 @@ class Answers:
         if leading is not None:
             leading.sync(state)
             return leading
-        return self._scheduler.spare.planner(state, time.monotonic())
+        return self._scheduler.standby.planner(state, time.monotonic())
 
     async def wait(self, request: query.WaitRequest) -> JobView:
         """One job, once it has ended; or as it is when the time is up."""

@@ -38,7 +38,7 @@ from eventsched.projections.leader.intake import Intake
 from eventsched.projections.leader.lease import RENEW_EVERY_S, Lease
 from eventsched.projections.leader.records import Records
 from eventsched.projections.leader.service import Service, serve
-from eventsched.projections.leader.spare import Spare
+from eventsched.projections.leader.standby import StandbyPlanner
 from eventsched.projections.leader.work import Work
 from eventsched.projections.replica import Replica
 from eventsched.projections.snapshots import Snapshots
@@ -77,7 +77,7 @@ class Scheduler:
         self.records = Records(link)
         self.intake = Intake(link)
         self.work = Work()
-        self.spare = Spare()
+        self.standby = StandbyPlanner()
         self.lag = 0
         self.ready = asyncio.Event()
         self.beats: dict[str, tuple[int, Heartbeat]] = {}
@@ -174,9 +174,9 @@ class Scheduler:
             self.replica.fold_entries(entries)
             self.lag = max(0, feed.pending)
             if core.planner is None:
-                self.spare.follow(state, time.monotonic())
+                self.standby.follow(state, time.monotonic())
             else:
-                self.spare.drop()
+                self.standby.drop()
             if core.role != role:
                 _log.info("role", scheduler=core.name, role=core.role, epoch=state.epoch, seq=state.seq)
             if not self.ready.is_set() and feed.pending == 0:

@@ -12,7 +12,7 @@ from eventsched.projections.scheduling.planner import Planner
 IDLE_S = 300.0
 
 
-class Spare:
+class StandbyPlanner:
     """At most one planner, in step with the state it was made for."""
 
     def __init__(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from eventsched.projections.sparing import Sparing
+from eventsched.projections.memo import Memo
 
 
 class _Clock:
@@ -26,7 +26,7 @@ def test_it_is_kept_for_as_long_as_it_is_dear_a_second_at_most(
 ) -> None:
     clock = _Clock(monkeypatch)
     made: list[int] = []
-    kept: Sparing[int] = Sparing()
+    kept: Memo[int] = Memo()
 
     def at(seq: int) -> int:
         def make() -> int:
@@ -49,7 +49,7 @@ def test_it_is_kept_for_as_long_as_it_is_dear_a_second_at_most(
 
 def test_a_busy_machine_makes_nothing_stale(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = _Clock(monkeypatch)
-    kept: Sparing[int] = Sparing()
+    kept: Memo[int] = Memo()
 
     def interrupted() -> int:
         clock.now += 5.0

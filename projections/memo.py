@@ -12,7 +12,7 @@ SHARE = 20
 STALE_MAX_S = 1.0
 
 
-class Sparing(Generic[T]):
+class Memo(Generic[T]):
     """Makes something for each sequence of a state it is asked at; what is dear is kept for a while, a second
     at most. Cost is counted in time of this thread, so that a busy machine makes nothing stale."""
 

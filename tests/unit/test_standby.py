@@ -5,7 +5,7 @@ from __future__ import annotations
 from eventsched.events import AbortRequested, HoldRequested, PolicySet, ReleaseRequested
 from eventsched.projections.cluster.evolve import evolve
 from eventsched.projections.cluster.state import ClusterState
-from eventsched.projections.leader.spare import IDLE_S, Spare
+from eventsched.projections.leader.standby import IDLE_S, StandbyPlanner
 from eventsched.projections.queries import Queries
 from eventsched.projections.replica import Replica
 from eventsched.projections.scheduling.planner import Planner
@@ -25,17 +25,17 @@ class Standby:
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
         self.state = ClusterState()
-        self.spare = Spare()
+        self.kept = StandbyPlanner()
         self._replica = Replica(self.state, lambda recorded: evolve(self.state, recorded))
 
     def follow(self, now_s: float = 0.0) -> None:
         self._replica.fold_entries(self.ledger.entries[self.state.seq :])
-        self.spare.follow(self.state, now_s)
+        self.kept.follow(self.state, now_s)
 
     def check(self) -> None:
         """Every job that waits is explained as by a planner made now."""
         self.follow()
-        state, planner = self.state, self.spare.planner(self.state, 0.0)
+        state, planner = self.state, self.kept.planner(self.state, 0.0)
         for job in state.jobs.values():
             view = Queries(state, None).get(GetRequest(job.job_id), state.clock_ms)
             kept, fresh = (explain(state, one, view, state.clock_ms) for one in (planner, Planner(state)))
@@ -70,17 +70,17 @@ def test_it_is_made_once_and_given_up_when_nobody_asks() -> None:
     standby = Standby(ledger)
     standby.follow()
     assert not standby.state.changes.nodes, "nobody plans: nothing piles up"
-    made = standby.spare.planner(standby.state, 0.0)
+    made = standby.kept.planner(standby.state, 0.0)
     ledger.submit("j", LARGE)
     standby.follow(IDLE_S / 2)
-    assert standby.spare.planner(standby.state, IDLE_S / 2) is made
+    assert standby.kept.planner(standby.state, IDLE_S / 2) is made
     standby.follow(IDLE_S)
-    assert standby.spare.planner(standby.state, IDLE_S) is made
+    assert standby.kept.planner(standby.state, IDLE_S) is made
     standby.follow(2 * IDLE_S + 1)
-    another = standby.spare.planner(standby.state, 2 * IDLE_S + 1)
+    another = standby.kept.planner(standby.state, 2 * IDLE_S + 1)
     assert another is not made
-    standby.spare.drop()
-    assert standby.spare.planner(standby.state, 2 * IDLE_S + 1) is not another
+    standby.kept.drop()
+    assert standby.kept.planner(standby.state, 2 * IDLE_S + 1) is not another
 
 
 def test_the_order_has_a_name_though_the_policy_was_given_none() -> None:
