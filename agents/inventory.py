@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import socket
@@ -80,7 +81,9 @@ def machine_id(directory: Path, environment: Mapping[str, str] = os.environ) -> 
         return found
     kept = directory / "machine-id"
     if not kept.exists():
-        fresh = directory / "machine-id.new"
+        fresh = directory / f"machine-id.{os.getpid()}"
         fresh.write_text(uuid.uuid4().hex)
-        fresh.replace(kept)  # an agent killed in between leaves no empty one
+        with contextlib.suppress(FileExistsError):
+            os.link(fresh, kept)  # whole, whoever is killed in between; of several agents the first one's counts
+        fresh.unlink()
     return kept.read_text().strip()

@@ -32,7 +32,7 @@ START_TIMEOUT_S = 10.0
 _PR_SET_PDEATHSIG = 1
 
 _CONF = """\
-server_name: eventsched-dev
+server_name: {name}
 listen: 127.0.0.1:{port}
 max_payload: 1048576
 ping_interval: "5s"
@@ -109,6 +109,7 @@ class NatsServer:
     def __init__(self, data: Path, port: int = 0) -> None:
         self.data = data
         self.port = port
+        self.name = f"eventsched-{secrets.token_hex(4)}"
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -162,7 +163,8 @@ class NatsServer:
         return self.process
 
     async def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
-        """Wait until it accepts connections; NoServer with the end of its log if it does not."""
+        """Wait until it accepts connections, and not another server that was quicker to take the port; NoServer with
+        the end of its log if it does not."""
         assert self.process is not None
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
@@ -175,7 +177,7 @@ class NatsServer:
             with contextlib.suppress(OSError):
                 line = await reader.readline()
                 writer.close()
-                if line.startswith(b"INFO"):
+                if f'"server_name":"{self.name}"'.encode() in line:
                     return
         tail = self.log_file.read_text(errors="replace").strip().splitlines()[-3:]
         raise NoServer(f"nats-server did not start: {' | '.join(tail)}", f"see {self.log_file}")
@@ -201,7 +203,8 @@ class NatsServer:
         free = shutil.disk_usage(self.data).free
         store = self.data / "jetstream"
         roles = {role: self._password(role) for role in ("sys", "scheduler", "agent", "operator")}
-        return _CONF.format(port=self.port, store=store, store_bytes=min(STORE_BYTES_MAX, free * 8 // 10), **roles)
+        store_bytes = min(STORE_BYTES_MAX, free * 8 // 10)
+        return _CONF.format(name=self.name, port=self.port, store=store, store_bytes=store_bytes, **roles)
 
     def _password(self, role: str) -> str:
         """Drawn once per data directory, readable by its owner only."""

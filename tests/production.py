@@ -15,6 +15,7 @@ class ProductionServer(NatsServer):
 
     def _conf(self) -> str:
         text = re.sub(r"\ncluster \{.*?\n\}\n", "\n", CONF.read_text(), flags=re.DOTALL)
+        text = text.replace("server_name: log-1", f"server_name: {self.name}")
         text = text.replace("0.0.0.0:4222", f"127.0.0.1:{self.port}").replace("/var/lib/nats", str(self.data / "store"))
         text = text.replace("max_file_store: 100GB", "max_file_store: 16GB").replace("max_file: 90GB", "max_file: 15GB")
         return re.sub(r"\$([A-Z]+)_PASSWORD", lambda found: f'"{self._password(found[1].lower())}"', text)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
-from eventsched.nats_server import NatsServer
+from eventsched.nats_server import NatsServer, free_port
 
 Server = TypeVar("Server", bound=NatsServer)
 
@@ -27,7 +27,8 @@ class TestServer(NatsServer):
 
 @asynccontextmanager
 async def running(server: Server) -> AsyncIterator[Server]:
-    """A server while it runs: ready within, stopped whatever happens."""
+    """A server while it runs: ready within, stopped whatever happens. Its port is any: others start theirs, too."""
+    server.port = server.port or free_port()
     server.start()
     try:
         await server.wait_ready()

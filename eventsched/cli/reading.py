@@ -68,7 +68,7 @@ async def job(job_id: str, /, *, output: Output = "table", where: Where = Where(
     """Show one job: by its id, tenant/id, or the beginning of its id."""
     async with connected(where) as client:
         view = await client.get(job_id, tenant=where.tenant)
-        now = await now_ms(client)
+        now = 0 if output == "json" else await now_ms(client)
     if output == "json":
         print_json(view)
     else:

@@ -16,7 +16,7 @@ from eventsched.cli.exits import ERROR, OK, complain
 from eventsched.cli.job_files import JobFile
 from eventsched.client import Client, Submitted
 from eventsched.errors import DuplicateJob, EventschedError, InvalidSpec
-from eventsched.forms import read_form
+from eventsched.forms import BadForm, read_form
 from eventsched.rows import READ_BYTES, Row, in_turn
 from eventsched.spec import JobSpec
 from eventsched.visible import visible, visible_json
@@ -74,7 +74,7 @@ class FileReport:
         self.refused += 1
         if self._as_json:
             name = row.body.get("job_id") or row.body.get("jobId") if isinstance(row.body, dict) else None
-            said = {self._file.place: row.line, "job_id": name, "error": error.message}
+            said = {self._file.place: row.line, "job_id": name, "error": _error(error)}
             self._refused.write(("," if self.refused > 1 else "").encode() + _json(said).encode())
         if self.refused <= LISTED_MAX:
             print(visible(f"refused: {self._where(row.line)}: {error.message}"), file=sys.stderr)
@@ -124,6 +124,14 @@ class FileReport:
         if self.stopped is not None:
             counts["stopped"] = {self._file.place: self.stopped[0], "error": self.stopped[1].message}
         self._write("]," + _json(counts)[1:] + "\n")
+
+
+def _error(error: EventschedError) -> dict[str, Any]:
+    """An error of a row as `POST /ingest` puts it."""
+    found = error.problems if isinstance(error, BadForm) else []
+    details = [{"field": one.field, "code": one.code, "message": one.detail} for one in found]
+    code = "DUPLICATE_JOB" if isinstance(error, DuplicateJob) else "VALIDATION_ERROR"
+    return {"code": code, "message": error.message, "details": details}
 
 
 async def submit_file(client: Client, file: JobFile, report: FileReport, *, logs: bool = False) -> None:

@@ -179,7 +179,7 @@ async def _submit_file(jobs: JobFile, wait: bool, logs: bool, output: str, where
             return waited or (OUR_FAULT if code else 0)
     except EventschedError as error:
         code = complain(error)
-        return OUR_FAULT if waits else code
+        return OUR_FAULT if waits and not isinstance(error, UsageError) else code
 
 
 def _refuse_beside_a_file(file: Path, others: list[str], options: JobOptions) -> None:

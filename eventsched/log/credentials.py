@@ -40,7 +40,12 @@ def server_urls(text: str) -> list[str]:
 
 
 def without_secrets(urls: str) -> str:
-    """URLs as people may see them: without users, passwords and tokens."""
+    """URLs as people may see them: without users, passwords and tokens; "…" where a comma may be a secret's."""
+    try:
+        server_urls(urls)
+    except SettingsError:
+        if "@" in urls and "," in urls:
+            return "…"
     return ",".join(re.sub(r"^([a-z]+://)?.*@", r"\1", url, flags=re.DOTALL) for url in urls.split(","))
 
 

@@ -151,7 +151,8 @@ class Shell:
         return text
 
     def _type(self, text: str) -> None:
-        text = re.sub(r"\beventsched dev\b", f"eventsched dev --http-port {self._ports['8000']}", self._ours(text))
+        ports = f"--http-port {self._ports['8000']} --nats-port {self._ports['4222']}"
+        text = re.sub(r"\beventsched dev\b", f"eventsched dev {ports}", self._ours(text))
         text = re.sub(r"\beventsched api\b", f"eventsched api --port {self._ports['8000']}", text)
         os.write(self._keyboard, text.rstrip("\n").encode() + b"\n")
 

@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from eventsched.nats_server import free_port
+
 COMMAND = [sys.executable, "-m", "eventsched"]
 
 
@@ -87,7 +89,8 @@ class Terminal:
 
     def dev(self, *arguments: str) -> str:
         """Start `eventsched dev`; what it says until it is up."""
-        self._dev = self.spawn("dev", "--http-port", "0", *arguments)
+        port = () if "--nats-port" in arguments else ("--nats-port", str(free_port()))  # others start theirs, too
+        self._dev = self.spawn("dev", "--http-port", "0", *port, *arguments)
         assert self._dev.stdout is not None
         said = []
         for line in self._dev.stdout:

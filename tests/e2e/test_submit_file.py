@@ -85,7 +85,7 @@ def test_each_row_has_its_own_fate_with_its_line(terminal: Terminal) -> None:
         file.write('\n{"driver":\n{"jobId":"row-6","resourceRequest":{"cpu":1}}\n')
     found = terminal.run("submit", "-f", "rows.ndjson", "-o", "json", code=1)
     assert [(one["line"], one["job_id"]) for one in found.json["accepted"]] == [(1, "row-1"), (6, "row-6")]
-    assert [(one["line"], one["error"]) for one in found.json["rejected"]] == [
+    assert [(one["line"], one["error"]["message"]) for one in found.json["rejected"]] == [
         (2, "cpus: is not a field of a job"),
         (3, "a job is a JSON object"),
         (5, "is not JSON: Input data was truncated"),

@@ -195,6 +195,7 @@ async def _come_back(live: Cluster, client: Client, proxy: Proxy, trouble: str) 
     await until(ready, 20, "n1 to come back")
 
 
+@pytest.mark.alone
 async def test_a_short_cut_disturbs_nothing(live: Cluster) -> None:
     proxy = Proxy(live.server.port)
     live.agent("n1", drivers=DOCKER, url=await proxy.start())

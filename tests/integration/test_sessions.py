@@ -277,6 +277,7 @@ async def test_heartbeats_the_server_refuses_renew_no_lease(nodes: Nodes) -> Non
     await link.close()
 
 
+@pytest.mark.alone
 async def test_a_lost_heartbeat_is_made_good_before_the_lease_runs_out(
     nodes: Nodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:

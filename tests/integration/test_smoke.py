@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from ..cluster import Cluster
+from ..cluster import Cluster, opened
 from ..production import ProductionServer
+from ..servers import running as running_server
 from ..service import running, tokens
 
 TOKEN = "operator-0123456789abcdef"
@@ -21,12 +22,8 @@ TOKEN = "operator-0123456789abcdef"
 
 @pytest.fixture
 async def production(tmp_path: Path) -> AsyncIterator[Cluster]:
-    server = ProductionServer(tmp_path / "nats")
-    server.start()
-    await server.wait_ready()
-    cluster = Cluster(tmp_path, server)
-    yield cluster
-    await cluster.stop()
+    async with running_server(ProductionServer(tmp_path / "nats")) as server, opened(tmp_path, server) as cluster:
+        yield cluster
 
 
 async def _smoke(cluster: Cluster, role: str, *arguments: str) -> tuple[int, Any]:

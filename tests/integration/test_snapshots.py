@@ -60,6 +60,9 @@ def _started_from(cluster: Cluster, name: str = "s1") -> int:
     return int(re.findall(r"starting .*snapshot_seq=(\d+)", cluster.log(name).read_text())[-1])
 
 
+pytestmark = pytest.mark.calm  # schedulers are stopped and started
+
+
 # ---- a cluster with a past ----------------------------------------------------------------------
 
 

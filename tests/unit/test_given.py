@@ -32,6 +32,7 @@ from eventsched.tenancy import policy_event
         ("tls://hush@h:1,nats://me:hu:sh@i:2,j", "tls://h:1,nats://i:2,j"),
         ("me:hu@sh@h:1", "h:1"),
         ("nats://me:hu/sh\n@h:1", "nats://h:1"),
+        ("nats://me:hu,sh@h", "…"),
     ],
 )
 def test_urls_are_shown_without_what_is_secret_in_them(urls: str, shown: str) -> None:
