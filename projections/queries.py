@@ -61,7 +61,7 @@ class Queries:
 
     def _why(self, job: Job, now_ms: int) -> Why | None:
         state = self._state
-        fleet, usage = self._cluster.get(state.seq, lambda: (Fleet(state, groups=False), Usage(state)))
+        fleet, usage = self._cluster.get(state.seq, lambda: (Fleet(state, groups=False), Usage(state).counted()))
         if group_of(job):
             fleet.watch_groups(state)
         return why_waiting(

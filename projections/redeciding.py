@@ -20,7 +20,7 @@ from eventsched.projections.cluster.state import ClusterState
 from eventsched.projections.replica import Replica
 from eventsched.projections.scheduling.decide import decide
 from eventsched.projections.scheduling.planner import Planner
-from eventsched.projections.scheduling.policies import POLICIES
+from eventsched.projections.scheduling.policies import is_known
 from eventsched.recorded import Recorded
 from eventsched.wire import Decision
 
@@ -53,9 +53,10 @@ class _Redeciding:
     def again(self, first: Decision, recorded: Round) -> None:
         """Decide one round again and compare."""
         self._fold_to(first.basis)
-        name, _, version = first.policy.partition("/")
-        if name not in POLICIES or str(POLICIES[name].version) != version:
+        choice = self._state.policy
+        if first.policy != f"{choice.name}/{choice.version}" or not is_known(choice):
             self.found.unknown += 1
+            self._planner = None  # it could not follow
             return
         if self._planner is None:
             self._planner = Planner(self._state)

@@ -1,7 +1,8 @@
 """The canonical image of a state and its hash: equal digests are equal states.
 
 The image is also what a snapshot stores, so a snapshot is verified by hashing its bytes. Empty
-containers and flags that are off are not written: adding such a field leaves old digests as they are.
+containers, flags that are off and the later ones among the numbers at 0 are not written: adding such a
+field leaves old digests as they are.
 """
 
 from __future__ import annotations
@@ -15,11 +16,15 @@ from eventsched.projections.cluster.state import CANONICAL, ClusterState
 
 _HINTS = get_type_hints(ClusterState)
 _EMPTY = ClusterState()
+_LATER = ("tick",)
+"""Numbers that came after the first golden logs."""
 
 
 def _field(name: str) -> Any:
     empty = getattr(_EMPTY, name)
-    return msgspec.field(default=False) if empty is False else msgspec.field(default_factory=type(empty))
+    if empty is False or name in _LATER:
+        return msgspec.field(default=empty)
+    return msgspec.field(default_factory=type(empty))
 
 
 _Image: Any = msgspec.defstruct(

@@ -137,6 +137,9 @@ class Intake:
         job_id = one.job.job_id or new_job_id(one.job.spec.name)
         keyed = Outgoing(subject, codec.encode(Keyed(job_id=job_id, body_hash=body_hash)), new_ulid(), expect=0)
         submission = self._message(one, job_id)
+        if isinstance(submission, DuplicateJob):  # by this very key, perhaps
+            found = await self._first(subject)
+            return submission if found is None else await self._again(one.tenant, found, body_hash)
         if not isinstance(submission, Outgoing):
             return submission
         last: AppendError | None = None

@@ -99,6 +99,9 @@ class SchedulerCore:
         if event.nonce != self.nonce or event.leader != self.name or not self.nonce:
             self.step_down()
             return
+        if self.lacks():  # adopted since we asked for the lead
+            self.step_down()
+            return
         if self.planner is None:  # not a renewed claim: we come to lead
             self.liveness.restart(self.state, mono_ms)
             self.marker_seq = None

@@ -6,8 +6,10 @@ is given up when nobody has asked for a while, and when the scheduler comes to l
 
 from __future__ import annotations
 
+from eventsched.errors import EventschedError
 from eventsched.projections.cluster.state import ClusterState
 from eventsched.projections.scheduling.planner import Planner
+from eventsched.projections.scheduling.policies import is_known
 
 IDLE_S = 300.0
 
@@ -20,8 +22,11 @@ class StandbyPlanner:
         self._asked_s = 0.0
 
     def planner(self, state: ClusterState, now_s: float) -> Planner:
-        """A planner for this very state."""
+        """A planner for this very state. Raises EventschedError when this build lacks its policy."""
         self._asked_s = now_s
+        if not is_known(state.policy):
+            lacks = f"this scheduler lacks the policy {state.policy.name}"
+            raise EventschedError(lacks, "ask again: another may have it")
         if self._planner is None:
             self._planner = Planner(state)
             state.changes.forget_touched()
@@ -32,7 +37,7 @@ class StandbyPlanner:
 
     def follow(self, state: ClusterState, now_s: float) -> None:
         """The state has gone on."""
-        if self._planner is not None and now_s - self._asked_s > IDLE_S:
+        if now_s - self._asked_s > IDLE_S or not is_known(state.policy):
             self._planner = None
         if self._planner is None:
             state.changes.forget_touched()

@@ -28,7 +28,7 @@ class Resources:
     def sync(self, fleet: Fleet) -> None:
         """Look at the rows that changed; in Python's integers, as the products pass 2^63."""
         known = fleet.diary.reaches(self._now)
-        changed = fleet.diary.since(self._now).rows.tolist() if known else range(fleet.count)
+        changed = fleet.diary.since(self._now).tolist() if known else range(fleet.count)
         self._now = fleet.diary.now
         for row in changed:
             free = _mixed(int(fleet.cpu_free[row]), int(fleet.memory_free[row]), int(fleet.gpu_millis[row]))

@@ -1,13 +1,11 @@
-"""The diary of a fleet: which rows changed, in order, and what each had free then.
+"""The diary of a fleet: which rows changed, in order.
 
-Whoever keeps an answer for a class of jobs reads on from where it stopped. What a row had free stands
-beside it, so that reading on is a look at a piece of a few arrays, one after the other, and not a
-search for rows all over the fleet. A row that changed often is listed often; its last entry is what holds.
+Whoever keeps an answer for a class of jobs reads on from where it stopped. The last few changes are at
+hand one by one as well, each with what the row had free then. A row that changed often is listed often;
+its last entry is what holds.
 """
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,48 +14,32 @@ Ints = NDArray[np.int64]
 Shorts = NDArray[np.int16]
 
 ENTRIES_MIN = 1 << 16
-"""So many entries are kept at least; whoever asks for older ones must look at all rows."""
-
-
+"""A fleet's diary has so many entries at least; whoever asks for older ones must look at all rows."""
 RECENT = 64
 """So many of the last entries are at hand one by one, too."""
-
-
-class Changes(NamedTuple):
-    """A piece of the diary: rows; what they had free of the four amounts that decide whether a job fits (cpu, memory,
-    untouched devices, the best device's thousandths); what was left there by the measure of best-fit."""
-
-    rows: Ints
-    room: Ints
-    left: Shorts
-
 
 Entry = tuple[int, int, int, int, int, int]
 """One change: the row, its free cpu and memory, untouched devices, the best device, what is left."""
 
 
 class Diary:
-    """Changes of rows. now: how many there were; grows by one with each."""
+    """Changes of rows. size: how many are kept at most. now: how many there were; grows by one with each."""
 
-    __slots__ = ("_columns", "_lefts", "_recent", "_room", "_rows", "_start", "now", "size")
+    __slots__ = ("_recent", "_row_at", "_rows", "_start", "now", "size")
 
-    def __init__(self, rows: int) -> None:
-        self.size = max(ENTRIES_MIN, 8 * rows)
+    def __init__(self, size: int) -> None:
+        self.size = size
         self._start = self.now = 0
         self._recent: list[Entry] = []
         self._rows: Ints = np.zeros(self.size, dtype=np.int64)
-        self._room: Ints = np.zeros((4, self.size), dtype=np.int64)
-        self._lefts: Shorts = np.zeros(self.size, dtype=np.int16)
-        self._columns = (self._rows.data, *(amounts.data for amounts in self._room), self._lefts.data)
+        self._row_at = self._rows.data
 
     def add(self, row: int, cpu: int, memory: int, full: int, most: int, left: int) -> None:
         """A row has changed, and is now like this."""
         place = self.now - self._start
         if place == self.size:
             self._start, place = self.now, 0
-        rows, cpus, memories, fulls, mosts, lefts = self._columns
-        rows[place], cpus[place], memories[place] = row, cpu, memory
-        fulls[place], mosts[place], lefts[place] = full, most, left
+        self._row_at[place] = row
         self.now += 1
         recent = self._recent
         recent.append((row, cpu, memory, full, most, left))
@@ -68,10 +50,9 @@ class Diary:
         """Whether all changes after `then` are kept still."""
         return then >= self._start
 
-    def since(self, then: int) -> Changes:
-        """What changed after `then`, which it must reach."""
-        piece = slice(then - self._start, self.now - self._start)
-        return Changes(self._rows[piece], self._room[:, piece], self._lefts[piece])
+    def since(self, then: int) -> Ints:
+        """The rows that changed after `then`, which it must reach."""
+        return self._rows[then - self._start : self.now - self._start]
 
     def last(self, number: int) -> list[Entry]:
         """The last changes, RECENT at most, one by one."""

@@ -90,7 +90,7 @@ class Tables:
         """Bring `usable` up to date."""
         diary = fleet.diary
         if diary.now != self._now:
-            where: Rows = diary.since(self._now).rows if diary.reaches(self._now) else ALL
+            where: Rows = diary.since(self._now) if diary.reaches(self._now) else ALL
             self._now = diary.now
             levels, full = fleet.matrix[where], fleet.gpu_full[""][where]
             at = self.at(fleet, where, 0)

@@ -137,11 +137,9 @@ def least_room(need: Need) -> Least:
     return need.cpu_millis, need.memory_bytes or NO_ROOM, gpus or NO_ROOM, millis or NO_ROOM
 
 
-def has_room(fleet: Fleet, need: Need, rows: Rows, room: Ints | None = None, least: Least | None = None) -> Mask:
-    """Rows that pass the other filters: alive, and enough is free. room, least: what these rows have free, and
-    `least_room(need)`, if at hand."""
-    if room is None:
-        room = fleet.room[:, rows]
+def has_room(fleet: Fleet, need: Need, rows: Rows, least: Least | None = None) -> Mask:
+    """Rows that pass the other filters: alive, and enough is free. least: `least_room(need)`, if at hand."""
+    room = fleet.room[:, rows]
     cpu, *others = least_room(need) if least is None else least
     mask: Mask = room[0] >= cpu
     for column, amount in enumerate(others, start=1):

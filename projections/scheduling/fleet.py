@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eventsched.projections.cluster.state import ClusterState, Node
-from eventsched.projections.scheduling.diary import Diary, Ints, Shorts
+from eventsched.projections.scheduling.diary import ENTRIES_MIN, Diary, Ints, Shorts
 from eventsched.projections.scheduling.layouts import WHOLE, Layout, Layouts
 from eventsched.projections.scheduling.needs import Need, group_of
 from eventsched.projections.scheduling.readings import groups_on, levels_of, static_part
@@ -30,6 +30,8 @@ NO_ROOM = -(2**60)
 """The free cpu of a node that takes no work: less than any job asks for."""
 UNSEEN = NO_ROOM - 1
 """The free cpu of a row that was not looked at since its node changed."""
+FORK_ENTRIES = 256
+"""What a fork lists: many are made, and few changes are made to one."""
 LEFT_PARTS = 1_000
 """What is left of a resource is counted in so many parts of what the largest node has."""
 
@@ -86,6 +88,7 @@ class Fleet:
         self._typical = self.typical = state.typical
         self.touched: dict[int, None] = {}
         self._freed: dict[int, None] = {}
+        self.diary = Diary(max(ENTRIES_MIN, 8 * count))
         self._forget_answers()
         for name in self.names:
             self._set_static(self.row[name], state.nodes[name])
@@ -106,7 +109,7 @@ class Fleet:
         """Whatever was derived from rows no longer holds."""
         self.generation += 1
         self._memo: dict[object, Any] = {}
-        self.diary = Diary(self.count)
+        self.diary = Diary(self.diary.size)
 
     def memo(self, key: object, make: Callable[[Self], T]) -> T:
         """Something derived from what seldom changes, kept until it does."""
@@ -127,6 +130,7 @@ class Fleet:
         other.groups = {group: dict(rows) for group, rows in self.groups.items()}
         other._groups_of = dict(self._groups_of)
         other.touched, other._freed, other._matrix = {}, {}, None
+        other.diary = Diary(FORK_ENTRIES)
         other._forget_answers()
         return other
 
@@ -172,7 +176,9 @@ class Fleet:
         if not self._grouped:
             self._grouped = True
             for name, row in self.row.items():
-                self._set_groups(row, groups_on(state, state.nodes[name]))
+                node = state.nodes.get(name)  # None: it has gone since the rows were laid out
+                if node is not None:
+                    self._set_groups(row, groups_on(state, node))
 
     def _set_static(self, row: int, node: Node) -> None:
         self._static[row] = static_part(node)

@@ -96,7 +96,7 @@ class Placing:
             return "round_full"
         if self._policy.sweep_every and (yield from self._sweep()) == "round_full":
             return "round_full"
-        if (yield from self._in_order()) == "round_full":
+        if (yield from self._merge(self._planner.open)) == "round_full":
             return "round_full"
         if self._lent_out and (yield from self._reclaims()) == "round_full":
             return "round_full"
@@ -127,8 +127,8 @@ class Placing:
         return "placed"
 
     def _sweep(self) -> Units:
-        every, ages = self._policy.sweep_every, self._planner.by_age
-        if every and (self._state.rounds + 1) % every == 0:
+        ages = self._planner.by_age
+        if (self._state.rounds + 1) % self._policy.sweep_every == 0:
             for _, key in islice(ages.items, ages.start, ages.start + SWEPT_MAX):
                 alike = self._planner.places[key][0]
                 if key in self._seen or self._is_over(alike):
@@ -137,9 +137,6 @@ class Placing:
                 if (yield from self._try(self._state.jobs[key], alike)) == "round_full":
                     return "round_full"
         return "placed"
-
-    def _in_order(self) -> Units:
-        return (yield from self._merge(self._planner.open))
 
     def _merge(self, classes: Iterable[Class]) -> Units:
         order = self._policy.order

@@ -77,10 +77,10 @@ class Chosen:
 
 
 COMPOSED = "composed"
+"""The policy that is nothing but the stages written out."""
 SCORE_CHARS_MAX = 200
 DIGITS_MAX = 16
 """A number of more digits is out of any range."""
-"""The policy that is nothing but the stages written out."""
 _LEAST = "least left over, then smallest node id"
 _BUILT_IN = (
     Policy("best-fit", 1, "priority, then submission; the node with the least left over"),

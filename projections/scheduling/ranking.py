@@ -21,8 +21,6 @@ LEAST_KEPT, MOST_KEPT = 16, 2_048
 """Rankings kept, whatever the number of rows."""
 MANY = 2
 """With more changes than this part of the rows, they are not looked at as they are listed, one by one."""
-
-
 FEW = 48
 """So many changes at most are quicker looked at one by one, in plain integers."""
 MERIT = 1 << 14
@@ -67,9 +65,9 @@ class Ranking:
         """Ask anew what seldom changes."""
         self._lasting = lasting(self._fleet, self._need)
 
-    def _fitting(self, rows: Rows, room: Ints | None = None) -> Mask:
-        """Whether rows have room; `room` is what they have free, if at hand."""
-        fits = has_room(self._fleet, self._need, rows, room, self._least)
+    def _fitting(self, rows: Rows) -> Mask:
+        """Whether rows have room now: the same for each time a row is listed."""
+        fits = has_room(self._fleet, self._need, rows, self._least)
         if self._lasting is not None:
             fits &= self._lasting[rows]
         return fits
@@ -136,8 +134,8 @@ class ByMerit(Ranking):
         elif number * MANY > self.size:
             self._look_at_all()
         else:
-            rows, room, left = diary.since(self.now)
-            self.merit[rows] = self._merits(left) * self._fitting(rows, room)
+            rows = diary.since(self.now)
+            self.merit[rows] = self._merits(self._fleet.left[rows]) * self._fitting(rows)
             self._count = int(np.count_nonzero(self.merit))
 
     def _follow_few(self, entries: list[Entry]) -> None:
@@ -197,17 +195,17 @@ class ByRow(Ranking):
         super().__init__(fleet, need, score)
         self.rank: Ints = np.full(fleet.count, NOBODY, dtype=np.int64)
 
-    def _look(self, rows: Rows, room: Ints | None = None) -> None:
-        fits = self._fitting(rows, room)
+    def _look(self, rows: Rows) -> None:
+        fits = self._fitting(rows)
         self.rank[rows] = np.where(fits, self._score.rank(self._fleet, self._need, rows), NOBODY)
 
     def _look_at_all(self) -> None:
         self._look(ALL)
 
     def _follow(self, number: int) -> None:
-        rows, room, _ = self._fleet.diary.since(self.now)
+        rows = self._fleet.diary.since(self.now)
         if number * MANY <= self.size:
-            self._look(rows, room)
+            self._look(rows)
             return
         changed = np.zeros(self.size, dtype=np.bool_)
         changed[rows] = True
@@ -243,8 +241,8 @@ class WhoFits(Ranking):
         if number * MANY > self.size:
             self._look_at_all()
         else:
-            rows, room, _ = self._fleet.diary.since(self.now)
-            self._fits[rows] = self._fitting(rows, room)
+            rows = self._fleet.diary.since(self.now)
+            self._fits[rows] = self._fitting(rows)
 
     @property
     def fits(self) -> Mask:
@@ -284,7 +282,7 @@ class Rankings:
             if len(kept) >= self._most():
                 del kept[next(iter(kept))]
             ranking = kept[need] = self._kind(self.fleet, need, self.score)
-        elif len(kept) >= LEAST_KEPT and len(kept) >= self._most():  # the order only matters when one must go
+        elif len(kept) >= self._most():  # the order only matters when one must go
             kept[need] = kept.pop(need)
         ranking.sync()
         return ranking

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from eventsched.projections.cluster.state import ClusterState, Node, Run, TenantLimits
 from eventsched.projections.scheduling.needs import Need
@@ -48,6 +48,11 @@ class Usage:
         self._counted: dict[str, _Counted] = {}
         self._state = state
         self._changed = dict.fromkeys(state.nodes)
+
+    def counted(self) -> Self:
+        """Itself, counted now: for whoever keeps it while the state goes on."""
+        self._catch_up()
+        return self
 
     def sync(self, state: ClusterState, nodes: Mapping[str, None]) -> None:
         """Follow changed nodes."""

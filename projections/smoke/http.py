@@ -25,7 +25,10 @@ class Http:
 
     def __init__(self, url: str, token: str, timeout_s: float) -> None:
         url = url if "://" in url else f"http://{url}"
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError:  # a bracket left open
+            parts = urlsplit("")
         if parts.scheme not in ("http", "https") or not parts.netloc:
             raise InvalidSpec(f"URL: {url[:80]!r} is no address of an HTTP service", "e.g. http://localhost:8000")
         self._url = url.rstrip("/")
@@ -36,6 +39,8 @@ class Http:
         """The answer's body. Raises Failed, with the service's own words, for a status other than this (0: any 2xx)."""
         found, answer = await asyncio.to_thread(self._ask, method, path, body)
         if found == status or (not status and 200 <= found < 300):
+            if not isinstance(answer, dict):
+                raise Failed(f"{method} {path}: an answer that is not eventsched's", "is another service there?")
             return answer
         error = answer.get("error", {}) if isinstance(answer, dict) else {}
         said = f"{error.get('code', '')} {error.get('message', '')}".strip() if isinstance(error, dict) else ""
@@ -51,7 +56,7 @@ class Http:
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, _parsed(error.read())
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: what no header or URL can hold
             why = getattr(error, "reason", None) or error
             raise Failed(f"{self._url} does not answer: {why}", "is `eventsched api` running there?") from error
 

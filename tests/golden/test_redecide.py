@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from eventsched.events import Admitted, PolicyJudged
 from eventsched.log.port import Entry
 from eventsched.projections.redeciding import redecide
+from eventsched.projections.scheduling.decide import stamp
 
 from ..simulation.story import told
 from ..support import FAKE, ready
@@ -59,3 +61,14 @@ def test_a_policy_this_build_lacks_is_counted(policy: str) -> None:
         for seq, at_ms, subject, payload in ledger.entries
     ]
     assert redecide(log).unknown == 1
+
+
+def test_stages_this_build_lacks_are_no_failure() -> None:
+    ledger = ready()
+    chosen = {"order": "newer", "score": "best-fit", "backfill": "none", "preempt": 0, "sweep_every": 0}
+    fields = {"request": 1, "name": "composed", "version": 1, "chosen": chosen}
+    (judged,) = stamp(ledger.state, ledger.state.clock_ms, [("ev.decide.policy_judged", PolicyJudged, fields)])
+    ledger.put(judged.subject, judged.event)
+    (admitted,) = stamp(ledger.state, ledger.state.clock_ms, [("ev.decide.admitted", Admitted, {"upto": 1})])
+    ledger.put(admitted.subject, admitted.event)
+    assert redecide(ledger.entries).unknown == 1

@@ -102,7 +102,7 @@ def test_a_change_log_that_ran_over_is_not_trusted() -> None:
     for _ in range(diary.size + 1):
         fleet._changed(0)
     assert not diary.reaches(then)
-    assert diary.since(diary.now - 1).rows.tolist() == [0]
+    assert diary.since(diary.now - 1).tolist() == [0]
 
 
 def test_a_class_without_room_is_not_looked_at_until_a_node_has_room() -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 
 from eventsched.projections.memo import Memo
+from eventsched.projections.scheduling.fleet import Fleet
+
+from ..support import ready
 
 
 class _Clock:
@@ -57,3 +60,11 @@ def test_a_busy_machine_makes_nothing_stale(monkeypatch: pytest.MonkeyPatch) -> 
 
     assert kept.get(1, interrupted) == 1
     assert kept.get(2, lambda: 2) == 2
+
+
+def test_a_node_that_went_since_the_fleet_was_laid_out_is_no_failure() -> None:
+    ledger = ready()
+    fleet = Fleet(ledger.state, groups=False)
+    del ledger.state.nodes["n1"]
+    fleet.watch_groups(ledger.state)
+    assert fleet.count == 1

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
+from eventsched.errors import EventschedError
 from eventsched.events import AbortRequested, HoldRequested, PolicySet, ReleaseRequested
 from eventsched.projections.cluster.evolve import evolve
-from eventsched.projections.cluster.state import ClusterState
+from eventsched.projections.cluster.state import ClusterState, PolicyChoice
 from eventsched.projections.leader.standby import IDLE_S, StandbyPlanner
 from eventsched.projections.queries import Queries
 from eventsched.projections.replica import Replica
@@ -92,3 +95,14 @@ def test_the_order_has_a_name_though_the_policy_was_given_none() -> None:
     place = explain(ledger.state, Planner(ledger.state), view, ledger.state.clock_ms).place
     assert place is not None
     assert place.order == "priority"
+
+
+def test_a_policy_this_build_lacks_is_no_end_of_a_standby() -> None:
+    ledger = ready()
+    standby = Standby(ledger)
+    standby.follow()
+    standby.kept.planner(standby.state, 0.0)
+    standby.state.policy = PolicyChoice("plugged-in", 1, {})
+    standby.kept.follow(standby.state, 1.0)
+    with pytest.raises(EventschedError, match="plugged-in"):
+        standby.kept.planner(standby.state, 1.0)
