@@ -149,9 +149,11 @@ class Planner:
         """Note the deadline of a job that waits for its first run; what waits no longer may not pile up."""
         if job is None or job.attempt or not job.spec.queue_timeout_ms or not is_waiting(job):
             self.timed.pop(key, None)
-        elif key not in self.timed:
-            self.timed[key] = job.submitted_ms + job.spec.queue_timeout_ms
-            heapq.heappush(self.timeouts, (self.timed[key], key))
+        else:
+            deadline = job.submitted_ms + job.spec.queue_timeout_ms
+            if self.timed.get(key) != deadline:
+                self.timed[key] = deadline
+                heapq.heappush(self.timeouts, (deadline, key))
         if len(self.timeouts) > 64 and len(self.timeouts) > 2 * len(self.timed):
             self.timeouts = sorted((deadline, key) for key, deadline in self.timed.items())
 
@@ -250,15 +252,11 @@ class Planner:
         seen: dict[str, None] = {}
         while self.timeouts and self.timeouts[0][0] <= now_ms and len(found) < limit:
             deadline, key = heapq.heappop(self.timeouts)
-            job = state.jobs.get(key)
-            if job is None or job.attempt or not is_waiting(job):
-                self.timed.pop(key, None)
-                continue
-            if key in seen:
+            if self.timed.get(key) != deadline or key in seen:  # of an earlier job of that name, or listed twice
                 continue
             seen[key] = None
             kept.append((deadline, key))
-            found.append(job)
+            found.append(state.jobs[key])
         for item in kept:
             heapq.heappush(self.timeouts, item)
         return found

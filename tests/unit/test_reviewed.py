@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from eventsched import codec, subjects
-from eventsched.events import LeaderClaimed, NodeDrained, PolicySet, ReleaseRequested, TenantSet
+from eventsched.events import AbortRequested, LeaderClaimed, NodeDrained, PolicySet, ReleaseRequested, TenantSet
 from eventsched.log.gather import GatheringWriter
 from eventsched.log.memory import MemoryLog
 from eventsched.log.port import Conflict, Outgoing
@@ -198,3 +198,17 @@ def test_a_drained_node_that_is_empty_is_nothing_to_wake_up_for() -> None:
     ledger.settle(ledger.state.clock_ms + 6_000)
     planner.sync(ledger.state)
     assert planner.next_due_ms(ledger.state) is None
+
+
+@pytest.mark.parametrize("timeout_ms", [0, 1_000])
+def test_the_deadline_of_a_forgotten_job_is_not_that_of_the_next_one_of_its_name(timeout_ms: int) -> None:
+    ledger = Ledger(finished_keep=0)
+    ledger.lead()
+    ledger.submit("j", replace(FAKE, queue_timeout_ms=50))
+    ledger.settle()
+    ledger.ask("j", "abort_requested", AbortRequested())
+    ledger.submit("j", replace(FAKE, queue_timeout_ms=timeout_ms))
+    ledger.settle(ledger.state.clock_ms + 100)
+    assert ledger.job("j").state == "pending"
+    ledger.settle(ledger.state.clock_ms + 2_000)
+    assert ("t/j" in ledger.state.jobs) == (timeout_ms == 0)
