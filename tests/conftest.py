@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from hypothesis.internal.conjecture import providers
 
 from eventsched.nats_server import NatsServer
 from eventsched.telemetry import configure_logging
@@ -17,6 +18,8 @@ from .turns import turn
 
 settings.register_profile("eventsched", derandomize=True, deadline=None)
 settings.load_profile("eventsched")
+providers._get_local_constants = providers.Constants
+"""Else Hypothesis mixes in numbers from whatever modules happen to be loaded: other examples in each run."""
 FAILED = pytest.StashKey[bool]()
 configure_logging(level="error")
 

@@ -20,9 +20,10 @@ def test_a_policy_of_another_package_is_found_and_decides(tmp_path: Path) -> Non
     group = re.sub(r'\[project\.entry-points\."(.*?)"\]', r"[\1]", entry).replace('"', "")
     (metadata / "entry_points.txt").write_text(group)
     script = (
-        "from tests.unit.test_policies import _cluster, _spec\n"
+        "from tests.support import asking\n"
+        "from tests.unit.test_policies import _cluster\n"
         "ledger = _cluster(4, 4, 4, policy='last-name')\n"
-        "ledger.submit('j', _spec())\n"
+        "ledger.submit('j', asking())\n"
         "ledger.settle()\n"
         "print(ledger.job('j').node, ledger.state.policy.name, ledger.state.policy.params)\n"
     )

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from ..cluster import Cluster
+from ..cluster import Cluster, until
 from ..service import Service, running, tokens
 from .test_http_earlier import error_code
 
@@ -70,8 +70,8 @@ JOBS = [
     ({**FLAT, "cpu_cores": -1}, "cpu_cores"),
     ({**FLAT, "cpu_cores": 0}, "cpu_cores"),
     ({**FLAT, "memory_gb": -0.5}, "memory_gb"),
-    ({**FLAT, "gpu_type": "A100", "gpu_count": -1}, "gpus"),
-    ({**FLAT, "timeout_s": -1}, "max_runtime"),
+    ({**FLAT, "gpu_type": "A100", "gpu_count": -1}, "gpu_count"),
+    ({**FLAT, "timeout_s": -1}, "timeout_s"),
     ({**BY_HAND, "gpus": -1}, "gpus"),
     ({**BY_HAND, "submitted_at": -1}, "submitted_at"),
     ({**NESTED, "maxTolerableCost": -1}, "maxTolerableCost"),
@@ -81,7 +81,7 @@ JOBS = [
     ({**OURS, "resources": {"memory_bytes": HUGE}}, "resources.memory_bytes"),
     ({**OURS, "array": 10**9}, "array"),
     ({**OURS, "job_id": "j" * 65}, "job_id"),
-    ({**OURS, "tenant": "t" * 65}, "tenant_id"),
+    ({**OURS, "tenant": "t" * 65}, "tenant"),
     ({**OURS, "image": "i" * 100_000}, "image"),
     ({**FLAT, "cpu_cores": 1e300}, "cpu_cores"),
     ({**FLAT, "memory_gb": HUGE}, "memory_gb"),
@@ -92,7 +92,7 @@ JOBS = [
     # ids that are none
     ({**OURS, "job_id": "no id!"}, "job_id"),
     ({**OURS, "job_id": "a.b"}, "job_id"),
-    ({**OURS, "tenant": "../x"}, "tenant_id"),
+    ({**OURS, "tenant": "../x"}, "tenant"),
 ]
 BODIES = [
     (b"", UNREADABLE),
@@ -259,6 +259,11 @@ async def test_a_wrong_token_opens_nothing_and_a_weak_one_changes_nothing(cluste
     async with running(cluster, "--tokens", str(file)) as service:
         mine = {"driver": "manual", "job_id": "mine", "tenant": "a"}
         await service.post("/jobs", mine, 201, Authorization=f"Bearer {known}")
+
+        async def judged() -> bool:
+            return (await client.get("mine", tenant="a")).reason != "unjudged"
+
+        await until(judged, 20, "the leader's verdict, the last event for now")
         before = await client.last_seq()
         wrong = ("", "Bearer", "Bearer x", f"Basic {known}", f"Bearer {known}x", f"Bearer {known[:-1]}", known)
         for method, path, body in WRITES:
