@@ -67,6 +67,7 @@ class DockerDriver:
         self._place = place
         self._limits = limits
         self.socket_path = socket_path or _socket_from_environment()
+        self._watch = EngineWatch(self.socket_path)
         self._starting = asyncio.Semaphore(max(2, STARTS_PER_CORE * (os.cpu_count() or 1)))
         self._stopping: dict[int, None] = {}
         self._cpu_seen: dict[int, tuple[int, int]] = {}
@@ -88,7 +89,6 @@ class DockerDriver:
                 f"no container engine answers at {self.socket_path} ({str(error) or type(error).__name__})",
                 "start Docker, or run the agent with --driver process",
             ) from error
-        self._watch = EngineWatch(self.socket_path)
         self._images = ImageStore(self._docker, self._session, self._limits.pull_stall_s)
         self._sandboxes = Sandboxes(self._docker, self._images, self._place)
         _log.info("engine", socket=self.socket_path, version=version.get("Version"), api=version.get("ApiVersion"))
