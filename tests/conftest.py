@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import AsyncIterator, Generator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from eventsched.nats_server import NatsServer
 from eventsched.telemetry import configure_logging
 
 from .cluster import Cluster, opened
+from .engine import Daemon
 from .servers import TestServer, running
 from .turns import turn
 
@@ -56,6 +58,16 @@ async def cluster(request: pytest.FixtureRequest, tmp_path: Path, nats_server: N
         yield made
     if request.node.stash.get(FAILED, False):
         print(made.words())
+
+
+@pytest.fixture
+async def daemon() -> AsyncIterator[Daemon]:
+    """A container engine of the test's own, to be ended and started again; busybox is in it."""
+    made = Daemon(Path(tempfile.mkdtemp(prefix="es-daemon-")))  # short: it holds a socket
+    await made.start()
+    await made.load_busybox()
+    yield made
+    await made.clean_up()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -58,7 +58,7 @@ class Daemon:
             command = ["unshare", "-n", name, *arguments]
             return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
 
-    async def start(self) -> None:
+    async def start(self, *options: str) -> None:
         """Start it and wait until it answers."""
         here = self.directory
         if self._containerd is None:
@@ -75,7 +75,7 @@ class Daemon:
             "dockerd",
             *("--data-root", f"{here}/data", "--exec-root", f"{here}/exec", "--pidfile", f"{here}/pid"),
             *("--host", self.host, "--containerd", f"{here}/containerd.sock"),
-            *("--bridge", "none", "--iptables=false", "--ip-masq=false"),
+            *("--bridge", "none", "--iptables=false", "--ip-masq=false", *options),
         )
         for _ in range(300):
             try:

@@ -30,7 +30,7 @@ class EngineProxy:
         self._talking = asyncio.Event()
         self._talking.set()
         self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._connections: dict[asyncio.Task[None], _Connection] = {}
 
     @property
     def host(self) -> str:
@@ -49,16 +49,28 @@ class EngineProxy:
         """Go on where it fell silent."""
         self._talking.set()
 
+    async def stop_listening(self) -> None:
+        """Take no new connections; those that there are go on. An engine that shuts down begins so."""
+        assert self._server is not None
+        self._server.close()
+        Path(self.path).unlink(missing_ok=True)
+
+    def cut(self, part: str = "") -> None:
+        """Close the connections whose last request has this in its first line."""
+        for task, connection in self._connections.items():
+            if part in connection.line:
+                task.cancel()
+
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there_reader, there_writer = await asyncio.open_unix_connection(ENGINE)
         connection = _Connection(self, writer, there_writer)
         pumps = [asyncio.ensure_future(connection.requests(reader))]
         pumps.append(asyncio.ensure_future(connection.answers(there_reader)))
-        self._tasks.update(pumps)
+        self._connections.update(dict.fromkeys(pumps, connection))
         await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
         for pump in pumps:
             pump.cancel()
-        self._tasks.difference_update(pumps)
+            self._connections.pop(pump)
         writer.close()
         there_writer.close()
 
@@ -77,9 +89,9 @@ class EngineProxy:
         """Stop."""
         if self._server is not None:
             self._server.close()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        pumps = list(self._connections)
+        self.cut()
+        await asyncio.gather(*pumps, return_exceptions=True)
         Path(self.path).unlink(missing_ok=True)
 
 
@@ -91,19 +103,19 @@ class _Connection:
         self._client = client
         self._engine = engine
         self._losing = False
-        self._line = ""
+        self.line = ""
 
     async def requests(self, reader: asyncio.StreamReader) -> None:
         proxy = self._proxy
         with contextlib.suppress(OSError):
             while data := await reader.read(65_536):
                 if data.split(b" ", 1)[0] in (b"GET", b"POST", b"DELETE"):
-                    self._line = data.split(b"\r\n", 1)[0].decode()
-                    proxy.asked.append(self._line)
-                    if proxy.take(proxy.refuse, self._line):
+                    self.line = data.split(b"\r\n", 1)[0].decode()
+                    proxy.asked.append(self.line)
+                    if proxy.take(proxy.refuse, self.line):
                         self._client.write(_REFUSED)
                         continue
-                    self._losing = proxy.take(proxy.lose, self._line)
+                    self._losing = proxy.take(proxy.lose, self.line)
                 await proxy.talking()
                 if reader.at_eof():
                     return  # whoever asked is gone
@@ -115,7 +127,7 @@ class _Connection:
             while data := await reader.read(65_536):
                 await proxy.talking()
                 for part, event in proxy.slow.items():
-                    if part in self._line:
+                    if part in self.line:
                         await event.wait()
                 if self._losing:
                     return

@@ -29,11 +29,11 @@ from eventsched.agents.drivers.containers import (
     LABEL,
     DockerLimits,
     container_config,
-    finished_s,
     ran_ms,
     start_failure,
     was_started,
 )
+from eventsched.agents.drivers.engine_line import EngineLine, EngineWatch
 from eventsched.agents.drivers.images import ImageStore
 from eventsched.agents.drivers.sandbox import Sandboxes
 from eventsched.agents.effects import Ended, KnownRun, Launch
@@ -47,7 +47,9 @@ STARTS_PER_CORE = 2
 RETRY_S = 0.5
 WARN_EVERY = 60
 CREATED_MAX_S = 120
-GOING_DOWN_S = 2.0
+AFTER_SIGNAL_S = 1.0
+"""After a signal that was not ours: whoever shuts a machine down may have sent one to the container and one to
+the engine, in any order."""
 _KILLED = (137, 143)
 _NOT_RUNNING = (304, 404)
 _NO_ANSWER = 900
@@ -65,10 +67,12 @@ class DockerDriver:
         self._place = place
         self._limits = limits
         self.socket_path = socket_path or _socket_from_environment()
+        self._watch = EngineWatch(self.socket_path)
         self._starting = asyncio.Semaphore(max(2, STARTS_PER_CORE * (os.cpu_count() or 1)))
         self._stopping: dict[int, None] = {}
         self._cpu_seen: dict[int, tuple[int, int]] = {}
         self._ids: dict[int, str] = {}
+        self._unwatched: dict[int, None] = {}  # runs that an engine went away from
 
     async def open(self) -> None:
         """See `Driver.open`."""
@@ -91,6 +95,7 @@ class DockerDriver:
 
     async def close(self) -> None:
         """See `Driver.close`."""
+        self._watch.close()
         await self._docker.close()
         await self._session.close()
 
@@ -219,47 +224,58 @@ class DockerDriver:
     # ---- ending -----------------------------------------------------------------------------
 
     async def wait(self, run: int) -> Ended:
-        """See `Driver.wait`. A daemon that goes away is waited for; then the container tells the truth,
-        as far as it knows it."""
-        gone_at: float | None = None
+        """See `Driver.wait`. An engine that shuts down stops its containers, so an end it tells of while
+        it goes away is not the run's own. It is waited for; then the container tells whether it has
+        outlived that, and if not, nobody can say how it would have ended."""
         while True:
-            container = self._container(run)
             try:
-                code = (await container.wait())["StatusCode"]
-                if code == 0 and gone_at is None:
-                    return Ended("stopped", 0) if run in self._stopping else Ended("exited", 0)
-                details = await container.show()
+                ended = await self._end_of(run)
             except DockerError as error:
                 if error.status == 404:
                     return Ended("lost", None, "engine_lost", "the container was removed by somebody else")
-                gone_at = gone_at or time.time()
-                await asyncio.sleep(RETRY_S)
-                continue
             except _ENGINE_GONE:
-                gone_at = gone_at or time.time()
-                await asyncio.sleep(RETRY_S)
+                pass
+            else:
+                if ended is not None:
+                    return ended
                 continue
-            if details["State"]["Running"]:
-                continue
-            if gone_at is not None and finished_s(details["State"]) >= gone_at - 1:
-                return Ended("lost", None, "engine_lost", "it ended while the container engine was down")
-            if code in _KILLED and run not in self._stopping and not details["State"].get("OOMKilled"):
-                gone_at = await self._going_down()
-                if gone_at is not None:
-                    continue
-            return self._verdict(run, details)
-
-    async def _going_down(self) -> float | None:
-        """A container died of a signal that was not ours: an engine that is shutting down sends those
-        before it goes. When it goes, if it does so in a moment; else None."""
-        for _ in range(int(GOING_DOWN_S / RETRY_S)):
-            try:
-                async with self._session.get("http://localhost/_ping") as response:
-                    await response.read()
-            except _ENGINE_GONE:
-                return time.time() - GOING_DOWN_S
+            self._unwatched[run] = None
             await asyncio.sleep(RETRY_S)
-        return None
+
+    async def _end_of(self, run: int) -> Ended | None:
+        """How it ended, if the engine that saw the end goes on; None if it has not ended. Raises when the
+        engine goes away before that is known."""
+        container = self._container(run)
+        line = await self._watch.line()
+        if run in self._unwatched:
+            details = await container.show()
+            if details["State"]["Running"]:
+                self._unwatched.pop(run)
+            elif not details["State"].get("OOMKilled"):
+                return Ended("lost", None, "engine_lost", "it ended while the container engine was down")
+        code = await self._exit_code(container, line)
+        details = await container.show() if code else None  # a zero says all there is to say
+        if details and details["State"]["Running"]:
+            return None
+        if run not in self._stopping and not (details and details["State"].get("OOMKilled")):
+            if code in _KILLED:
+                await asyncio.sleep(AFTER_SIGNAL_S)
+            await self._watch.confirm(line)
+        if details is None:
+            return Ended("stopped", 0) if run in self._stopping else exited(0)
+        return self._verdict(run, details)
+
+    async def _exit_code(self, container: DockerContainer, line: EngineLine) -> int:
+        """When it ends, while the line holds."""
+        waiting = asyncio.ensure_future(container.wait())
+        try:
+            await asyncio.wait((waiting, line.ended), return_when=asyncio.FIRST_COMPLETED)
+            if line.ended.done():
+                raise ConnectionResetError("the container engine went away")
+            return int(waiting.result()["StatusCode"])
+        finally:
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
 
     def over(self, run: int) -> Ended | None:
         """See `Driver.over`."""
@@ -333,7 +349,7 @@ class DockerDriver:
         """See `Driver.remove`."""
         with contextlib.suppress(DockerError, *_ENGINE_GONE):
             await self._container(run).delete(force=True, v=True)
-        for known in (self._ids, self._cpu_seen, self._stopping):
+        for known in (self._ids, self._cpu_seen, self._stopping, self._unwatched):
             known.pop(run, None)
 
     async def usage(self, runs: Iterable[int]) -> dict[int, RunUsage]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import signal
-import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -347,15 +346,6 @@ async def test_processes_are_leashed(live: Cluster) -> None:
     before = marker.read_text()
     await asyncio.sleep(0.5)
     assert marker.read_text() == before, "the leash has stopped it"
-
-
-@pytest.fixture
-async def daemon() -> AsyncIterator[Daemon]:
-    made = Daemon(Path(tempfile.mkdtemp(prefix="es-daemon-")))
-    await made.start()
-    await made.load_busybox()
-    yield made
-    await made.clean_up()
 
 
 @pytest.mark.calm
