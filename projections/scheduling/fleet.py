@@ -191,6 +191,7 @@ class Fleet:
         self.kind[row] = layout.kind
         self.cpu_total[row], self.memory_total[row] = node.capacity.cpu_millis, node.capacity.memory_bytes
         self.gpu_devices[row] = layout.size
+        self.gpu_millis[row] = 0  # counted again below, if any node has GPUs
         for table in (self.gpu_total, self.gpu_full, self.gpu_most):
             for counts in table.values():
                 counts[row] = 0

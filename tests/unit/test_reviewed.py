@@ -136,6 +136,19 @@ def test_a_node_that_comes_back_without_its_gpus_is_laid_out_anew() -> None:
     assert ledger.job("j").node == "b"
 
 
+def test_the_last_gpus_of_a_cluster_leave_nothing_behind() -> None:
+    ledger = Ledger()
+    ledger.lead()
+    ledger.join("a", cpus=4, gpus=("A100",) * 2)
+    ledger.put("ev.admin.policy_set", PolicySet(name="cost-aware"))
+    ledger.settle()
+    ledger.decide()
+    ledger.join("a", cpus=4)
+    ledger.submit("j")
+    ledger.settle()
+    assert ledger.job("j").state == "assigned"
+
+
 @pytest.mark.parametrize(
     ("name", "params", "said"),
     [
