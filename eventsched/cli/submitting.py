@@ -12,6 +12,7 @@ from cyclopts import Parameter
 from eventsched.cli.common import BIG, Output, Where, connected, number, pairs, print_chunk, print_json, user
 from eventsched.cli.exits import OUR_FAULT, complain, end_of, exit_code_of
 from eventsched.cli.job_files import FileFormat, JobFile, open_jobs
+from eventsched.cli.patience import saying_why
 from eventsched.cli.submit_file import FileReport, submit_file
 from eventsched.client import Client, Submitted
 from eventsched.errors import EventschedError, InvalidSpec, UsageError
@@ -222,10 +223,11 @@ async def _wait_all(client: Client, results: list[Submitted], logs: bool, output
     views: list[JobView] = []
     code = 0
     for result in results:
-        if logs:
-            async for chunk in client.follow_logs(result.job_id, tenant=result.tenant):
-                print_chunk(chunk)
-        view = await client.wait(result.job_id, tenant=result.tenant)
+        async with saying_why(client, result.job_id, result.tenant):
+            if logs:
+                async for chunk in client.follow_logs(result.job_id, tenant=result.tenant):
+                    print_chunk(chunk)
+            view = await client.wait(result.job_id, tenant=result.tenant)
         views.append(view)
         code = code or exit_code_of(view)
         if output != "json":
