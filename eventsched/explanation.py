@@ -35,7 +35,8 @@ class Holder(Struct, omit_defaults=True):
 
 class Quota(Struct, omit_defaults=True):
     """What the tenant may hold and holds, by kind (`runs`, `cpu_millis`, `memory_bytes`, `gpu_millis`,
-    `gpu_millis:<model>`), whether that refuses the job now, and the largest of those that hold it."""
+    `gpu_millis:<model>`; `micros`: its budget, and what it has spent of it), whether that refuses the job now
+    (a gang: all its members together), and the largest of those that hold it."""
 
     refuses: bool
     limits: dict[str, int]

@@ -72,8 +72,8 @@ class Ledger:
         drivers: tuple[str, ...] = ("fake", "docker", "process", "manual"),
         **more: Any,
     ) -> int:
-        """An agent joins; the session."""
-        devices = tuple(Gpu(f"{node}-gpu{index}", model) for index, model in enumerate(gpus))
+        """An agent joins; the session. gpus: models, or `model/variant`."""
+        devices = tuple(Gpu(f"{node}-gpu{index}", *name.split("/")) for index, name in enumerate(gpus))
         event = NodeJoined(
             machine_id=machine or f"machine-{node}",
             boot_id="boot",

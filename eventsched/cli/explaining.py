@@ -11,7 +11,23 @@ from eventsched.cli import tables
 from eventsched.cli.common import Output, Where, connected, print_json
 from eventsched.explanation import Choice, Explanation, Nodes, Place, Quota
 from eventsched.reasons import explain_reason
-from eventsched.units import format_bytes, format_cpus
+from eventsched.units import format_bytes, format_cpus, format_money
+
+NODES_REFUSED = {
+    "no_nodes": "not in a session, suspect, or leaving",
+    "cordoned": "cordoned or being drained",
+    "driver": "do not offer its driver",
+    "node_labels": "have not the labels it asks for",
+    "taint": "have a taint it does not tolerate",
+    "spot": "are spot nodes, and it may not run on those",
+    "price": "are dearer than it pays",
+    "gpu_model": "have no GPU of the model it asks for",
+    "cpu": "have not enough free cpu",
+    "memory": "have not enough free memory",
+    "gpu": "have not enough free GPUs",
+    "per_node": "have as many of its group as it allows (max_per_node)",
+}
+"""What is said of the nodes one filter refuses: others may well have room."""
 
 
 async def explain(job_id: str, /, *, output: Output = "table", where: Where = Where()) -> None:
@@ -83,9 +99,10 @@ def _add_quota(head: Table, quota: Quota) -> None:
 
 def _use(kind: str, quota: Quota) -> str:
     name, _, model = kind.partition(":")
-    forms: dict[str, Callable[[int], str]] = {"memory_bytes": format_bytes, "runs": str}
+    forms: dict[str, Callable[[int], str]] = {"memory_bytes": format_bytes, "runs": str, "micros": format_money}
     form = forms.get(name, format_cpus)
-    word = {"cpu_millis": "cpus", "memory_bytes": "memory", "gpu_millis": model.upper() or "GPUs"}.get(name, name)
+    words = {"cpu_millis": "cpus", "memory_bytes": "memory", "gpu_millis": model.upper() or "GPUs", "micros": "spent"}
+    word = words.get(name, name)
     return f"{word} {form(quota.held.get(kind, 0))} of {form(quota.limits[kind])}"
 
 
@@ -101,5 +118,7 @@ def _add_nodes(head: Table, nodes: Nodes) -> None:
 def _refusals(nodes: Nodes) -> Table:
     table = tables.plain("REFUSED BY", "NODES", "ASKS", "BEST OFFER", "")
     for one in nodes.refused:
-        tables.row(table, one.code, str(one.nodes), one.asked or "-", one.best or "-", explain_reason(one.code))
+        tables.row(
+            table, one.code, str(one.nodes), one.asked or "-", one.best or "-", NODES_REFUSED.get(one.code, one.code)
+        )
     return table

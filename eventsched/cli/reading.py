@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from eventsched.cli import tables
 from eventsched.cli.common import BIG, Output, Where, connected, now_ms, number, print_chunk, print_json
+from eventsched.cli.patience import saying_why
 from eventsched.errors import EventschedError, UsageError
 from eventsched.stories import kind_of, line_of
 from eventsched.units import parse_duration_ms
@@ -89,8 +90,9 @@ async def logs(
         view = await client.get(job_id, tenant=where.tenant)
         if view.array:
             raise EventschedError(f"{view.job_id} is an array", f"name a member, e.g. {view.job_id}.0")
-        async for chunk in client.follow_logs(view.job_id, follow=follow, tenant=view.tenant):
-            print_chunk(chunk)
+        async with saying_why(client, view.job_id, view.tenant):
+            async for chunk in client.follow_logs(view.job_id, follow=follow, tenant=view.tenant):
+                print_chunk(chunk)
 
 
 async def nodes(*, output: Output = "table", where: Where = Where()) -> None:

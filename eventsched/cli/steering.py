@@ -11,6 +11,7 @@ from cyclopts import Parameter
 
 from eventsched.cli.common import Output, Where, connected, number, print_json
 from eventsched.cli.exits import OUR_FAULT, TIMED_OUT, complain, end_of, exit_code_of
+from eventsched.cli.patience import saying_why
 from eventsched.errors import EventschedError, NotFound, UsageError, WaitTimeout
 from eventsched.units import parse_duration_ms
 from eventsched.visible import visible
@@ -102,11 +103,15 @@ async def wait(
     output: Output = "table",
     where: Where = Where(),
 ) -> int:
-    """Wait until a job has ended; exits with the job's exit code."""
+    """Wait until a job has ended; exits with the job's exit code.
+
+    Why it waits, if it does so for long, is said on stderr.
+    """
     seconds = parse_duration_ms(timeout, "--timeout") / 1000 if timeout else None
     try:
         async with connected(where) as client:
-            view = await client.wait(job_id, timeout=seconds, tenant=where.tenant)
+            async with saying_why(client, job_id, where.tenant):
+                view = await client.wait(job_id, timeout=seconds, tenant=where.tenant)
     except WaitTimeout as error:
         complain(error)
         return TIMED_OUT

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -12,18 +13,19 @@ from cyclopts import Parameter
 from eventsched.cli.common import BIG, Output, Where, connected, number, pairs, print_chunk, print_json, user
 from eventsched.cli.exits import OUR_FAULT, complain, end_of, exit_code_of
 from eventsched.cli.job_files import FileFormat, JobFile, open_jobs
+from eventsched.cli.patience import saying_why
 from eventsched.cli.submit_file import FileReport, submit_file
 from eventsched.client import Client, Submitted
 from eventsched.errors import EventschedError, InvalidSpec, UsageError
 from eventsched.spec import Driver, JobSpec, Network
 from eventsched.submissions import make_spec
-from eventsched.units import parse_cpus_millis, parse_duration_ms, parse_gpus, parse_memory
+from eventsched.units import parse_cpus_millis, parse_duration_ms, parse_gpus, parse_memory, parse_money_micros
 from eventsched.views import JobView
 from eventsched.visible import visible
 
 _AS_TYPED = (
     *("name", "driver", "workdir", "network", "priority", "hold", "retries", "array"),
-    *("on_lost", "on_disconnect", "after_ok", "after_any", "gang", "sla"),
+    *("on_lost", "on_disconnect", "after_ok", "after_any", "gang", "sla", "spot", "anti_affinity", "max_per_node"),
 )
 
 
@@ -39,9 +41,9 @@ class JobOptions:
     priority: Annotated[int | None, number(-BIG, BIG), Parameter(help="-1000 to 1000, higher first")] = None
     cpus: Annotated[str, Parameter(help="cores, e.g. 2 or 0.5; 1 by default")] = ""
     memory: Annotated[str, Parameter(help="hard limit, e.g. 512M or 4G")] = ""
-    gpus: Annotated[str, Parameter(help="e.g. A100:2, or 1 for any model")] = ""
+    gpus: Annotated[str, Parameter(help="e.g. A100:2, 1 for any model, or A100:0.25 for a share of one")] = ""
     env: Annotated[tuple[str, ...], Parameter(name=["--env", "-e"], help="NAME=VALUE; may be repeated")] = ()
-    workdir: str = ""
+    workdir: Annotated[str, Parameter(help="the working directory; the image's by default")] = ""
     volume: Annotated[tuple[str, ...], Parameter(help="SOURCE:TARGET[:ro]; may be repeated")] = ()
     network: Annotated[Network | None, Parameter(help="bridge by default")] = None
     driver: Annotated[Driver | None, Parameter(help="docker by default")] = None
@@ -65,7 +67,15 @@ class JobOptions:
     sla: Annotated[
         Literal["best_effort", "batch", "latency_sensitive"] | None, Parameter(help="who gives way first; batch")
     ] = None
-    label: Annotated[tuple[str, ...], Parameter(help="NAME=VALUE; may be repeated")] = ()
+    node_label: Annotated[
+        tuple[str, ...], Parameter(help="only on nodes with it: NAME=VALUE, or NAME for any value; may be repeated")
+    ] = ()
+    tolerate: Annotated[tuple[str, ...], Parameter(help="a node's taint it accepts, * = all; may be repeated")] = ()
+    spot: Annotated[Literal["allow", "never"] | None, Parameter(help="may it run on spot nodes; allow")] = None
+    max_price: Annotated[str, Parameter(help="only on nodes that cost no more an hour, e.g. 2.50")] = ""
+    anti_affinity: Annotated[str, Parameter(help="jobs with the same word keep off each other's nodes")] = ""
+    max_per_node: Annotated[Count, Parameter(help="so many of its array, or anti-affinity, on one node")] = None
+    label: Annotated[tuple[str, ...], Parameter(help="of the job, NAME=VALUE; may be repeated")] = ()
     hold: Annotated[bool, Parameter(negative=(), help="wait until released")] = False
     duration: Annotated[str, Parameter(help="how long a fake job runs")] = ""
 
@@ -89,6 +99,8 @@ class JobOptions:
             "resources": _resources(self.cpus, self.memory, self.gpus),
             "env": pairs(self.env, "--env"),
             "labels": pairs(self.label, "--label"),
+            "node_labels": _node_labels(self.node_label),
+            "tolerations": self.tolerate,
             "volumes": [_volume(text) for text in self.volume],
             "submitted_by": user(),
         }
@@ -101,6 +113,8 @@ class JobOptions:
             ("retry_backoff_ms", "--backoff", self.backoff),
         )
         asked |= {key: parse_duration_ms(text, option) for key, option, text in times if text}
+        if self.max_price:
+            asked["max_price_micros_per_h"] = parse_money_micros(self.max_price, "--max-price")
         if self.duration:
             asked["fake"] = {"duration_ms": parse_duration_ms(self.duration, "--duration")}
         return make_spec(**asked)
@@ -197,8 +211,22 @@ def _resources(cpus: str, memory: str, gpus: str) -> dict[str, Any]:
     if memory:
         asked["memory_bytes"] = parse_memory(memory, "--memory")
     if gpus:
-        asked["gpu_model"], asked["gpus"] = parse_gpus(gpus, "--gpus")
+        asked |= _gpus(gpus)
     return asked
+
+
+def _gpus(text: str) -> dict[str, Any]:
+    """Whole devices, or a share of one."""
+    share = re.fullmatch(r"(?:(?P<model>[^:]+):)?0?\.(?P<part>[0-9]{1,3})", text.strip())
+    if share is None:
+        model, count = parse_gpus(text, "--gpus")
+        return {"gpu_model": model, "gpus": count}
+    return {"gpu_model": share["model"] or "", "gpu_millis": int(share["part"].ljust(3, "0"))}
+
+
+def _node_labels(texts: tuple[str, ...]) -> dict[str, str]:
+    """A name alone asks for any value, which a spec says as ""."""
+    return pairs((text if "=" in text else f"{text}=" for text in texts), "--node-label")
 
 
 def _volume(text: str) -> dict[str, Any]:
@@ -222,10 +250,11 @@ async def _wait_all(client: Client, results: list[Submitted], logs: bool, output
     views: list[JobView] = []
     code = 0
     for result in results:
-        if logs:
-            async for chunk in client.follow_logs(result.job_id, tenant=result.tenant):
-                print_chunk(chunk)
-        view = await client.wait(result.job_id, tenant=result.tenant)
+        async with saying_why(client, result.job_id, result.tenant):
+            if logs:
+                async for chunk in client.follow_logs(result.job_id, tenant=result.tenant):
+                    print_chunk(chunk)
+            view = await client.wait(result.job_id, tenant=result.tenant)
         views.append(view)
         code = code or exit_code_of(view)
         if output != "json":

@@ -10,6 +10,7 @@ import numpy as np
 from eventsched.projections.cluster.gangs import unit_of
 from eventsched.projections.cluster.state import TERMINAL, ClusterState, Job
 from eventsched.projections.cluster.tenants import limits_of
+from eventsched.projections.scheduling.allowance import disallowed
 from eventsched.projections.scheduling.diary import Ints
 from eventsched.projections.scheduling.filters import Filter, feasible, filters_for, gpus_offered, refusals
 from eventsched.projections.scheduling.fleet import Fleet
@@ -17,7 +18,7 @@ from eventsched.projections.scheduling.gang import gang_may_start, how_many_fit,
 from eventsched.projections.scheduling.layouts import WHOLE
 from eventsched.projections.scheduling.needs import Need, need_of
 from eventsched.projections.scheduling.policies import looks_of
-from eventsched.projections.scheduling.quota import BUDGET, LENT_OUT, POOL, Quotas, Refusal, mildest
+from eventsched.projections.scheduling.quota import BUDGET, LENT_OUT, POOL, Quotas, Refusal
 from eventsched.projections.scheduling.trial import Trial
 from eventsched.projections.scheduling.usage import CPU, GPUS, MEMORY, RUNS, Usage
 from eventsched.units import format_bytes, format_cpus, format_money, format_ms
@@ -55,7 +56,9 @@ def why_waiting(
         parents = [key.partition("/")[2] for key in job.waiting_on]
         return Why("dependency", f"waits for {', '.join(parents[:3])}" + (" …" if len(parents) > 3 else ""))
     if job.not_before_ms > now_ms:
-        return Why("backoff", f"tries again in {job.not_before_ms - now_ms} ms after: {job.reason or 'failure'}")
+        return Why(
+            "backoff", f"tries again in {format_ms(job.not_before_ms - now_ms)} after: {job.reason or 'failure'}"
+        )
     promised = _why_promised(state, job) if job.promised else None
     if promised is not None:
         return promised
@@ -64,10 +67,10 @@ def why_waiting(
     if unit.spec.gang and unit.array is not None:
         why = _why_gang(state, fleet, quotas, unit, now_ms)
     else:
-        refused = quotas.refusal(job.tenant, need)
+        refused = disallowed(fleet, quotas, job.tenant, need)
         if refused is not None:
-            return _why_refused(state, job.tenant, refused, now_ms)
-        why = _why_no_node(state, fleet, quotas, job.tenant, need, now_ms)
+            return _why_refused(state, job.tenant, refused.refusal, now_ms)
+        why = _why_no_node(fleet, need)
     return why if why.code in _NOT_FOR_ROOM else forecast().get(unit.key, why)
 
 
@@ -85,18 +88,15 @@ def _why_gang(state: ClusterState, fleet: Fleet, quotas: Quotas, gang: Job, now_
     if not gang_may_start(state, gang):
         return Why("held", "a member is held: release it with `eventsched release`")
     count = members_to_start(gang)
-    trying = quotas.copy()
-    for fit in range(count):
-        refused = trying.refusal(gang.tenant, need)
-        if refused is not None:
-            why = _why_refused(state, gang.tenant, refused, now_ms)
-            return Why(why.code, f"{fit} of {count} members: {why.detail}")
-        trying.take(gang.tenant, need, ())
+    refused = disallowed(fleet, quotas, gang.tenant, need, count)
+    if refused is not None:
+        why = _why_refused(state, gang.tenant, refused.refusal, now_ms)
+        return Why(why.code, f"{refused.members} of {count} members: {why.detail}")
     fit = how_many_fit(trial, need, count)
     if fit == count:
         return Why("turn", "it fits; it starts with the next round")
     if not fit:
-        return _why_no_node(state, fleet, quotas, gang.tenant, need, now_ms)
+        return _why_no_node(fleet, need)
     return Why("gang_forming", f"{fit} of {count} members fit")
 
 
@@ -129,30 +129,13 @@ def _amount(kind: str, number: int) -> str:
     return str(number) if kind == RUNS else format_cpus(number)
 
 
-def _models_refused(fleet: Fleet, quotas: Quotas, tenant: str, need: Need) -> Refusal | None:
-    """The tenant may have none of the devices that are free, by their models."""
-    if not (need.gpus or need.gpu_millis) or not quotas.minds_models(tenant):
-        return None
-    trial, found = Trial(fleet), []
-    for row in np.flatnonzero(feasible(fleet, need)).tolist():
-        models = tuple(gpu.model for gpu in trial.devices(row, need))
-        refused = quotas.model_refusal(tenant, need, models)
-        if refused is None:
-            return None
-        found.append(refused)
-    return mildest(found)
-
-
 # ---- nodes ------------------------------------------------------------------------------------
 
 
-def _why_no_node(state: ClusterState, fleet: Fleet, quotas: Quotas, tenant: str, need: Need, now_ms: int) -> Why:
+def _why_no_node(fleet: Fleet, need: Need) -> Why:
     if not fleet.count:
         return Why("no_nodes", "no node has joined")
     if feasible(fleet, need).any():
-        refused = _models_refused(fleet, quotas, tenant, need)
-        if refused is not None:
-            return _why_refused(state, tenant, refused, now_ms)
         return Why("turn", "it fits; it starts with the next round")
     alive = np.flatnonzero(fleet.ready & ~fleet.cordoned)
     if not len(alive):

@@ -13,12 +13,15 @@ from eventsched.explanation import Ahead, Explanation, Holder, Nodes, Place, Quo
 from eventsched.ids import job_key, split_member
 from eventsched.projections.cluster.gangs import unit_of
 from eventsched.projections.cluster.state import ClusterState, Job
+from eventsched.projections.cluster.tenants import limits_of
+from eventsched.projections.scheduling.allowance import disallowed
 from eventsched.projections.scheduling.filters import feasible, refusals
+from eventsched.projections.scheduling.gang import members_to_start
 from eventsched.projections.scheduling.needs import need_of
 from eventsched.projections.scheduling.order import Key, Moment
 from eventsched.projections.scheduling.planner import Class, Planner
 from eventsched.projections.scheduling.policies import POLICIES, complete
-from eventsched.projections.scheduling.quota import Quotas
+from eventsched.projections.scheduling.quota import MONEY, Quotas
 from eventsched.units import format_bytes, format_cpus, format_money
 from eventsched.views import JobView
 
@@ -129,7 +132,9 @@ def _quota(state: ClusterState, planner: Planner, job: Job, now_ms: int) -> Quot
     ceiling = quotas.ceiling(job.tenant)
     if ceiling is None:
         return None
-    refuses = quotas.refusal(job.tenant, need_of(job, planner.policy.looks)) is not None
+    unit = unit_of(state, job)
+    count = members_to_start(unit) if unit.spec.gang and unit.array is not None else 1
+    refuses = disallowed(planner.fleet, quotas, job.tenant, need_of(job, planner.policy.looks), count) is not None
     prefix = f"{job.tenant}/"
     runs = [run for run in state.runs.values() if run.key.startswith(prefix)]
     runs.sort(key=lambda run: (-len(run.gpus) * (run.gpu_millis or 1000), -run.cpu_millis, -run.memory_bytes, run.seq))
@@ -144,7 +149,11 @@ def _quota(state: ClusterState, planner: Planner, job: Job, now_ms: int) -> Quot
         for run in runs[:HOLDERS_SHOWN]
     ]
     held = {kind: amount for kind, amount in sorted(quotas.shares.held(job.tenant).items()) if amount}
-    return Quota(refuses, dict(ceiling.owned), held, holders, max(0, len(runs) - HOLDERS_SHOWN))
+    owned, limits = dict(ceiling.owned), limits_of(state, job.tenant)
+    if limits is not None and limits.budget_micros is not None:
+        owned[MONEY] = limits.budget_micros
+        held[MONEY] = quotas.spent(job.tenant, limits.budget_period_ms)
+    return Quota(refuses, owned, held, holders, max(0, len(runs) - HOLDERS_SHOWN))
 
 
 # ---- nodes --------------------------------------------------------------------------------------

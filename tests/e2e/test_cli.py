@@ -184,6 +184,16 @@ def test_abort_hold_release_requeue_complete(terminal: Terminal) -> None:
     terminal.run("wait", manual, code=5)
 
 
+def test_who_waits_for_long_is_told_why(terminal: Terminal) -> None:
+    args = ("submit", "--driver", "fake", "--cpus", "100", "--id", "vast", "--queue-timeout", "6s", "--wait")
+    said = terminal.run(*args, code=125).err
+    assert said.count("default/vast waits: too_big: asks 100 cpus, the largest node has ") == 1
+    job_id = terminal.submit("--driver", "fake", "--hold")
+    for verb in (("wait", job_id, "--timeout", "5s"), ("wait", job_id[:20], "--timeout", "5s")):
+        assert f"default/{job_id} waits: held: release it" in terminal.run(*verb, code=124).err
+    terminal.run("abort", job_id)
+
+
 def test_nodes_and_their_states(terminal: Terminal) -> None:
     (node,) = terminal.json("nodes")
     assert {"node", "state", "capacity", "free"} <= set(node)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from eventsched.projections.simulation.reading import JOBS, NODES
 
+from .pages import blocks
 from .terminal import Terminal
 
 DATA = Path(__file__).parents[1] / "data"
@@ -34,6 +38,25 @@ def test_batsim_as_the_docs_have_it(terminal: Terminal) -> None:
     found = terminal.run("simulate", "--nodes", "32", "--jobs", trace, "--policy", "backfill", "-o", "json").json
     assert found["backfill"]["makespan_s"] == pytest.approx(16_088.51, abs=0.005)
     assert found["backfill"]["wait_mean_s"] <= 9.52
+
+
+def test_the_examples_of_the_page_run_in_a_checkout(tmp_path: Path) -> None:
+    """As they stand, but for the one that goes on for ever and the one with many jobs."""
+    shorter = {
+        "--loop --speed 10": "--loop --speed 0 --rounds 3",
+        "--seeds 3 --resample": "--seeds 2 --first 60 --resample",
+    }
+    script = blocks(PAGE, "sh")[0].replace("/tmp/out.jsonl", str(tmp_path / "out.jsonl"))
+    for long, short in shorter.items():
+        assert long in script
+        script = script.replace(long, short)
+    script = f'set -e\neventsched() {{ {sys.executable} -m eventsched "$@"; }}\n{script}'
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "rounds are decided the same again" in done.stdout
 
 
 def test_the_page_names_every_format_and_option(terminal: Terminal) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from eventsched.cli.explaining import NODES_REFUSED, explanation
 from eventsched.events import TenantSet
 from eventsched.explanation import Explanation
 from eventsched.projections.queries import Queries
+from eventsched.projections.scheduling.filters import FILTERS
 from eventsched.projections.scheduling.planner import Planner
 from eventsched.projections.views.explaining import explain
 from eventsched.query import GetRequest
@@ -18,9 +22,9 @@ from eventsched.spec import JobSpec
 from ..support import Ledger, ready
 
 
-def _explain(ledger: Ledger, job_id: str) -> Explanation:
+def _explain(ledger: Ledger, job_id: str, tenant: str = "") -> Explanation:
     state = ledger.state
-    view = Queries(state, None).get(GetRequest(job_id), state.clock_ms)
+    view = Queries(state, None).get(GetRequest(job_id, tenant), state.clock_ms)
     return explain(state, Planner(state), view, state.clock_ms)
 
 
@@ -80,8 +84,84 @@ def test_a_job_that_waits_for_its_quota(ledger: Ledger) -> None:
     assert found.quota.limits == {"runs": 9, "gpu_millis:a100": 1000}
     assert (found.quota.held["gpu_millis:a100"], found.quota.held["runs"]) == (1000, 1)
     assert [(one.job_id, one.node, one.gpu_millis) for one in found.quota.holders] == [("holds", "n2", 1000)]
+    assert found.quota.refuses
     assert found.nodes is not None
     assert found.nodes.with_room == 1
+
+
+@pytest.mark.parametrize("asked", [{"gpu_model": "A100"}, {}, {"gpu_model": "a100-sxm4"}])
+def test_the_quota_row_says_what_the_reason_says(ledger: Ledger, asked: dict[str, str]) -> None:
+    ledger.join("n3", cpus=8, gpus=("A100/A100-SXM4",) * 3)
+    ledger.put("ev.admin.tenant_set", TenantSet(tenant="t", gpu_models={"A100": 1}))
+    ledger.submit("holds", _spec(gpus=1, gpu_model="A100-SXM4"))
+    ledger.submit("waits", _spec(gpus=1, **asked))
+    ledger.settle()
+    found = _explain(ledger, "waits")
+    assert (found.code, found.text) == ("quota", "asks 1 A100; tenant t holds 1 of 1")
+    assert found.quota is not None
+    assert found.quota.refuses
+    ledger.put("ev.admin.tenant_set", TenantSet(tenant="t", gpu_models={"A100": 2}))
+    found = _explain(ledger, "waits")
+    assert found.code == "turn"
+    assert found.quota is not None
+    assert not found.quota.refuses
+
+
+def test_the_quota_is_named_before_a_lack_of_room(ledger: Ledger) -> None:
+    ledger.put("ev.admin.tenant_set", TenantSet(tenant="t", gpu_models={"A100": 1}))
+    ledger.submit("other", _spec(gpus=1, gpu_model="A100"), tenant="other")
+    ledger.submit("holds", _spec(gpus=1, gpu_model="A100"))
+    ledger.settle()
+    ledger.submit("waits", _spec(gpus=1, gpu_model="A100"))
+    ledger.settle()
+    found = _explain(ledger, "waits")
+    assert (found.code, found.stage) == ("quota", "quota")
+    assert found.quota is not None
+    assert found.nodes is not None
+    assert (found.quota.refuses, found.nodes.with_room) == (True, 0)
+
+
+@pytest.mark.parametrize("asked", [{"gpu_model": "A100"}, {}])
+@pytest.mark.parametrize("kinds", [{"gpu_models": {"A100": 1}}, {"gpus": 1}])
+def test_a_gang_that_its_quota_lets_start_in_part(ledger: Ledger, asked: dict[str, str], kinds: dict[str, Any]) -> None:
+    ledger.put("ev.admin.tenant_set", TenantSet(tenant="t", **kinds))
+    ledger.submit("g", JobSpec(driver="fake", array=2, gang=True, resources=Resources(gpus=1, **asked)))
+    ledger.settle()
+    kind = "A100" if "gpu_models" in kinds else "GPUs"
+    for name in ("g", "g.1"):
+        found = _explain(ledger, name)
+        assert (found.code, found.text) == ("quota", f"1 of 2 members: asks 1 {kind}; tenant t holds 1 of 1")
+        assert found.quota is not None
+        assert found.quota.refuses
+
+
+def test_a_cohort_that_has_no_more_to_lend(ledger: Ledger) -> None:
+    for tenant in ("t", "u"):
+        ledger.put("ev.admin.tenant_set", TenantSet(tenant=tenant, gpu_models={"A100": 1}, cohort="c"))
+    ledger.submit("borrows", _spec(gpus=2, gpu_model="A100"), tenant="u")
+    ledger.settle()
+    assert ledger.job("borrows", "u").state != "pending"
+    ledger.submit("more", _spec(gpus=1, gpu_model="A100"), tenant="u")
+    ledger.settle()
+    ledger.submit("mine", _spec(gpus=1, gpu_model="A100"))
+    ledger.round(limit=1)  # so much as to accept it
+    for job_id, tenant, code in (("more", "u", "quota"), ("mine", "t", "lent_out")):
+        found = _explain(ledger, job_id, tenant)
+        assert found.quota is not None
+        assert (found.code, found.stage, found.quota.refuses) == (code, "quota", True)
+
+
+def test_a_spent_budget_shows_its_money(ledger: Ledger) -> None:
+    ledger.put("ev.admin.tenant_set", TenantSet(tenant="t", budget_micros=0, runs=3))
+    ledger.submit("waits")
+    ledger.settle()
+    found = _explain(ledger, "waits")
+    assert found.code == "budget"
+    assert found.quota is not None
+    assert (found.quota.refuses, found.quota.limits) == (True, {"runs": 3, "micros": 0})
+    screen = Console(width=120, file=StringIO())
+    screen.print(explanation(found))
+    assert "refuses now; runs 0 of 3, spent 0.00 of 0.00" in screen.file.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -103,6 +183,10 @@ def test_who_refuses_and_for_what(ledger: Ledger, spec: JobSpec, code: str, refu
     assert found.code == code
     assert found.nodes is not None
     assert [(one.code, one.nodes, one.asked, one.best) for one in found.nodes.refused] == refused
+
+
+def test_every_filter_has_words_for_the_nodes_it_refuses() -> None:
+    assert list(NODES_REFUSED) == [one.code for one in FILTERS]
 
 
 def test_a_gang_that_cannot_form(ledger: Ledger) -> None:
