@@ -153,7 +153,7 @@ async def price_set(
     }
     for text in gpu:
         model, separator, price = text.rpartition(":")
-        if separator and not model:
+        if (separator and not model) or not (separator or text[:1].isdigit()):
             raise InvalidSpec(f"--gpu: {text!r} is not PRICE or MODEL:PRICE", "e.g. 0.90 or A100:2.50")
         if model:
             prices["gpu_models"][model] = parse_money_micros(price, "--gpu")

@@ -90,8 +90,12 @@ def _why_gang(state: ClusterState, fleet: Fleet, quotas: Quotas, gang: Job, now_
     count = members_to_start(gang)
     refused = disallowed(fleet, quotas, gang.tenant, need, count)
     if refused is not None:
-        why = _why_refused(state, gang.tenant, refused.refusal, now_ms)
-        return Why(why.code, f"{refused.members} of {count} members: {why.detail}")
+        held = quotas.shares.held(gang.tenant).get(
+            refused.refusal.kind, 0
+        )  # without the members that would be let start
+        real = refused.refusal if refused.refusal.cause == BUDGET else refused.refusal._replace(held=held)
+        why = _why_refused(state, gang.tenant, real, now_ms, f" for each of {count} members")
+        return Why(why.code, f"{why.detail}: enough for {refused.members} of them") if refused.members else why
     fit = how_many_fit(trial, need, count)
     if fit == count:
         return Why("turn", "it fits; it starts with the next round")
@@ -100,7 +104,7 @@ def _why_gang(state: ClusterState, fleet: Fleet, quotas: Quotas, gang: Job, now_
     return Why("gang_forming", f"{fit} of {count} members fit")
 
 
-def _why_refused(state: ClusterState, tenant: str, refused: Refusal, now_ms: int) -> Why:
+def _why_refused(state: ClusterState, tenant: str, refused: Refusal, now_ms: int, each: str = "") -> Why:
     limits = limits_of(state, tenant)
     if limits is None:
         return Why("quota", f"tenant {tenant} has no quota, and this cluster gives nothing without one")
@@ -110,7 +114,7 @@ def _why_refused(state: ClusterState, tenant: str, refused: Refusal, now_ms: int
         return Why("budget", spent + until)
     whose = f"tenant {tenant}" if tenant in state.tenants else f"tenant {tenant} (limits of *)"
     asked, held, limit = (_amount(refused.kind, number) for number in (refused.asked, refused.held, refused.limit))
-    text = f"asks {asked} {_kind(refused.kind)}; {whose} holds {held} of {limit}"
+    text = f"asks {asked} {_kind(refused.kind)}{each}; {whose} holds {held} of {limit}"
     if refused.cause == LENT_OUT:
         return Why("lent_out", f"{text}; more than they own hold: {', '.join(refused.borrowers) or 'nobody'}")
     if refused.cause == POOL:

@@ -95,6 +95,7 @@ def test_money_is_spent_and_refuses(tidy: Terminal) -> None:
         (("tenant", "set", "x", "--weight", "0"), "weight: 0 is not between 1 and 1000"),
         (("price", "set", "--cpu", "-1"), "--cpu"),
         (("price", "set", "--gpu", "A100=2"), "--gpu"),
+        (("price", "set", "--gpu", "A100"), "--gpu: 'A100' is not PRICE or MODEL:PRICE"),
         (("price", "set", "--memory", "0.0000001"), "--memory"),
     ],
 )

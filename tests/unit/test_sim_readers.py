@@ -175,6 +175,19 @@ def test_our_own_lines(tmp_path: Path) -> None:
     assert workload.nodes[2].joined.hazard_ppm_per_h == 50_000
 
 
+@pytest.mark.parametrize(
+    ("line", "lacks"),
+    [
+        ('{"image": "busybox", "command": ["true"]}', "duration_ms"),
+        ('{"resources": {"gpus": 1}, "duration_ms": 5}', "job_id"),
+    ],
+)
+def test_jobs_that_could_be_submitted_are_told_what_they_lack(tmp_path: Path, line: str, lacks: str) -> None:
+    (tmp_path / "jobs").write_text(line + "\n")
+    with pytest.raises(InvalidSpec, match=f"line 1, {lacks}: is missing"):
+        read_workload(tmp_path / "jobs", 1)
+
+
 PHILLY_HEAD = "timestamp,duration,num_gpus,gpu_time,cluster\n"
 TIRESIAS_HEAD = "job_id,num_gpu,submit_time,iterations,model_name,duration,interval\n"
 CHRONUS_HEAD = text_of(DATA / "chronus/chronus-200.csv").partition("\n")[0] + "\n"

@@ -16,14 +16,13 @@ from eventsched.spec import JobSpec
 
 OWN = ("job_id", "tenant", "submit_ms", "duration_ms")
 MS_MAX = SECONDS_MAX * 1000
+_TELLING = ("duration_ms", "submit_ms", "image", "resources")
 
 
 def looks_like(source: Source) -> bool:
-    """A first line that is an object with a submission or a duration."""
+    """A first line that is an object with a time, or with what only a JobSpec has: then what it lacks is named."""
     first = source.head.lstrip().partition("\n")[0]
-    return (
-        first.startswith("{") and first.rstrip().endswith("}") and ('"duration_ms"' in first or '"submit_ms"' in first)
-    )
+    return first.startswith("{") and first.rstrip().endswith("}") and any(f'"{name}"' in first for name in _TELLING)
 
 
 def read(source: Source) -> Iterator[SimJob]:
