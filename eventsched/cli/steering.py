@@ -5,50 +5,61 @@ They act on this user's tenant (`--tenant`, or `tenant/id`), and take no guess f
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from eventsched.cli.common import Output, Where, connected, number, print_json
-from eventsched.cli.exits import OUR_FAULT, TIMED_OUT, complain, end_of, exit_code_of
+from eventsched.cli.exits import OK, OUR_FAULT, TIMED_OUT, complain, end_of, exit_code_of
 from eventsched.cli.patience import saying_why
+from eventsched.client import Client
 from eventsched.errors import EventschedError, NotFound, UsageError, WaitTimeout
 from eventsched.units import parse_duration_ms
+from eventsched.views import JobView
 from eventsched.visible import visible
 
 
-async def abort(job_id: str, /, *, reason: str = "", where: Where = Where()) -> None:
-    """End a job: a waiting one at once, a running one by SIGTERM, its grace, SIGKILL."""
-    async with connected(where) as client:
-        view = await client.abort(job_id, reason=reason)
-    print(f"abort of {view.tenant}/{view.job_id} requested")
+async def abort(*job_ids: str, reason: str = "", where: Where = Where()) -> int:
+    """End jobs: waiting ones at once, running ones by SIGTERM, their grace, SIGKILL."""
+    return await _each(job_ids, where, lambda client, one: client.abort(one, reason=reason), "abort of {} requested")
 
 
-async def hold(job_id: str, /, *, where: Where = Where()) -> None:
-    """Keep a job from starting until it is released."""
-    async with connected(where) as client:
-        view = await client.hold(job_id)
-    print(f"{view.tenant}/{view.job_id} is held")
+async def hold(*job_ids: str, where: Where = Where()) -> int:
+    """Keep jobs from starting until they are released."""
+    return await _each(job_ids, where, lambda client, one: client.hold(one), "{} is held")
 
 
-async def release(job_id: str, /, *, where: Where = Where()) -> None:
-    """Let a held job start."""
-    async with connected(where) as client:
-        view = await client.release(job_id)
-    print(f"{view.tenant}/{view.job_id} is released")
+async def release(*job_ids: str, where: Where = Where()) -> int:
+    """Let held jobs start."""
+    return await _each(job_ids, where, lambda client, one: client.release(one), "{} is released")
 
 
 async def requeue(
-    job_id: str,
-    /,
-    *,
+    *job_ids: str,
     force: Annotated[bool, Parameter(negative=(), help="also if nobody can say whether it still runs")] = False,
     where: Where = Where(),
-) -> None:
-    """Stop a job's run and let the job wait again."""
+) -> int:
+    """Stop the runs of jobs and let the jobs wait again."""
+    return await _each(job_ids, where, lambda client, one: client.requeue(one, force=force), "requeue of {} requested")
+
+
+async def _each(
+    job_ids: Sequence[str], where: Where, steer: Callable[[Client, str], Awaitable[JobView]], said: str
+) -> int:
+    """Steer each of the jobs, whatever becomes of the others; the first error's exit code."""
+    if not job_ids:
+        raise UsageError("JOB_ID: none is given", "name one job or several")
+    code = OK
     async with connected(where) as client:
-        view = await client.requeue(job_id, force=force)
-    print(f"requeue of {view.tenant}/{view.job_id} requested")
+        for job_id in job_ids:
+            try:
+                view = await steer(client, job_id)
+            except EventschedError as error:
+                code = code or complain(error)
+            else:
+                print(said.format(f"{view.tenant}/{view.job_id}"))
+    return code
 
 
 async def complete(

@@ -127,6 +127,10 @@ def test_ids_may_be_shortened_and_mistyped(terminal: Terminal) -> None:
     assert "prefix-one" in missing, "near matches are offered"
     assert terminal.run("wait", "never-heard-of", code=3).code == 3
     assert terminal.run("abort", "never-heard-of", code=3).code == 3
+    several = [terminal.submit("--driver", "fake", "--hold") for _ in range(2)]
+    some = terminal.run("abort", several[0], "never-heard-of", several[1], code=3)
+    assert [line.split("/")[-1] for line in some.out.splitlines()] == [f"{one} requested" for one in several]
+    assert "JOB_ID: none is given" in terminal.run("abort", code=2).err
     assert "taken" in terminal.run("submit", "--id", "prefix-one", "--driver", "fake", code=1).err
 
 
