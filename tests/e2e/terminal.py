@@ -29,6 +29,11 @@ class Result(NamedTuple):
         return json.loads(self.out)
 
 
+def _listen_to_ctrl_c() -> None:
+    """As in a terminal: what a shell starts in the background ignores it, and all that is started from there."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Terminal:
     """Commands run in `directory`, where `eventsched dev` keeps its data too."""
 
@@ -83,6 +88,7 @@ class Terminal:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            preexec_fn=_listen_to_ctrl_c,
         )
 
     # ---- dev --------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ class _Asking(NatsServer):
     users = ""
 
     def _conf(self) -> str:
-        return f"listen: 127.0.0.1:{self.port}\n{self.users}\n"
+        return f"server_name: {self.name}\nlisten: 127.0.0.1:{self.port}\n{self.users}\n"
 
 
 def _asking(tmp_path: Path, users: str) -> _Asking:

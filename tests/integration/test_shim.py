@@ -356,6 +356,8 @@ async def test_many_runs_are_measured_and_stopped_without_reading_everything_aga
     count = 25
     for run in range(1, count + 1):
         await driver.start(_launch(run, "sleep", "60"), _quiet)
+    pids = [record.pid for record in read_journal(tmp_path).values()]
+    await _until(lambda: all(one is not None and one.memory_bytes for one in map(look_at, pids)))  # not in an exec
     looks, reads = [], []
     monkeypatch.setattr(processes, "look_at", lambda pid, look=processes.look_at: looks.append(pid) or look(pid))
     monkeypatch.setattr(process, "read_journal", lambda path, read=read_journal: reads.append(path) or read(path))
