@@ -135,7 +135,7 @@ class _Workers:
         self._ready = self._fork.Array("b", count, lock=False)
         self._deaths = Deaths(DEATHS_MAX * count)
         self._pid = os.getpid()
-        self._stopping = False
+        self._told = self._fork.Array("b", 1, lock=False)
         self._alive: dict[int, BaseProcess] = {}
 
     def run(self) -> int:
@@ -148,25 +148,27 @@ class _Workers:
             multiprocessing.connection.wait([process.sentinel for process in self._alive.values()])
             for index in [index for index, process in self._alive.items() if not process.is_alive()]:
                 del self._alive[index]
-                if not self._stopping and self._deaths.too_many(time.monotonic()):
+                if not self._told[0] and self._deaths.too_many(time.monotonic()):
                     self._stop()
                     raise EventschedError("workers keep dying", "see what they said above")
                 self._start(index)
         return 0
 
     def _start(self, index: int) -> None:
-        if self._stopping:
+        if self._told[0]:
             return
         self._ready[index] = 0
         process = self._fork.Process(target=self._child, args=(index,))
         process.start()
         self._alive[index] = process
-        if self._stopping:  # told so while it was being made, when it was not known yet
+        if self._told[0]:  # told so while it was being made, when it was not known yet
             self._stop()
 
     def _child(self, index: int) -> None:
         for one in _TOLD:
             signal.signal(one, signal.SIG_DFL)
+        if self._told[0]:  # Python forgets a signal that comes to a fork before it is one
+            os._exit(0)
         die_with_parent()
 
         def others_ready() -> bool:
@@ -178,7 +180,7 @@ class _Workers:
     def _stop(self, *_: object) -> None:
         if os.getpid() != self._pid:  # a child that has not yet put off its parent's handlers
             os._exit(0)
-        self._stopping = True
+        self._told[0] = 1
         for process in self._alive.values():
             if process.pid:
                 with contextlib.suppress(ProcessLookupError):
