@@ -58,12 +58,14 @@ def _opened(path: Path) -> IO[bytes]:
     """The file, at its start; what can be read only once is kept on disk."""
     if str(path) != "-" and path.is_file():
         return path.open("rb")
-    kept: IO[bytes] = TemporaryFile()  # noqa: SIM115 (it outlives this function)
-    with sys.stdin.buffer if str(path) == "-" else path.open("rb") as source:
-        while chunk := source.read(READ_BYTES):
-            kept.write(chunk)
-    kept.seek(0)
-    return kept
+    with ExitStack() as stack:
+        kept = stack.enter_context(TemporaryFile())
+        with sys.stdin.buffer if str(path) == "-" else path.open("rb") as source:
+            while chunk := source.read(READ_BYTES):
+                kept.write(chunk)
+        kept.seek(0)
+        stack.pop_all()  # it is the caller's now
+        return kept
 
 
 def _rows(data: IO[bytes], chosen: FileFormat) -> Iterator[Row]:

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from tempfile import SpooledTemporaryFile
 from typing import IO, Any
 
 import msgspec
@@ -33,15 +32,16 @@ Draw = Callable[[int, str], None]
 class FileReport:
     """What became of the rows of a file, as people and programs are told. Few of them are kept in memory.
 
-    keep: all that were accepted, for whoever waits for them.
+    refused: where the refusals wait for their turn in the answer. keep: all that were accepted, for whoever waits
+    for them.
     """
 
-    def __init__(self, file: JobFile, *, as_json: bool, brief: bool, keep: bool) -> None:
+    def __init__(self, file: JobFile, refused: IO[bytes], *, as_json: bool, brief: bool, keep: bool) -> None:
         self._file = file
         self._as_json = as_json and not brief
         self._out = sys.stderr if brief else sys.stdout
         self._keep = keep
-        self._refused: IO[bytes] = SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 (closed by `finish`)
+        self._refused = refused
         self.kept: list[Submitted] = []
         self.accepted = self.refused = 0
         self.stopped: tuple[int, EventschedError] | None = None
@@ -95,7 +95,6 @@ class FileReport:
             self._end_of_json()
         else:
             self._sum()
-        self._refused.close()
         if self.stopped is not None:
             line, error = self.stopped
             print(

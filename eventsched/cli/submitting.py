@@ -6,6 +6,7 @@ import re
 import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
+from tempfile import SpooledTemporaryFile
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
@@ -14,7 +15,7 @@ from eventsched.cli.common import BIG, Output, Where, connected, number, pairs, 
 from eventsched.cli.exits import OUR_FAULT, complain, end_of, exit_code_of
 from eventsched.cli.job_files import FileFormat, JobFile, open_jobs
 from eventsched.cli.patience import saying_why
-from eventsched.cli.submit_file import FileReport, submit_file
+from eventsched.cli.submit_file import IN_MEMORY, FileReport, submit_file
 from eventsched.client import Client, Submitted
 from eventsched.errors import EventschedError, InvalidSpec, UsageError
 from eventsched.spec import Driver, JobSpec, Network
@@ -182,11 +183,12 @@ async def submit(
 
 async def _submit_file(jobs: JobFile, wait: bool, logs: bool, output: str, where: Where) -> int:
     waits = wait or logs
-    report = FileReport(jobs, as_json=output == "json", brief=waits, keep=waits)
     try:
         async with connected(where) as client:
-            await submit_file(client, jobs, report, logs=logs)
-            code = report.finish()
+            with SpooledTemporaryFile(IN_MEMORY) as refused:
+                report = FileReport(jobs, refused, as_json=output == "json", brief=waits, keep=waits)
+                await submit_file(client, jobs, report, logs=logs)
+                code = report.finish()
             if not waits:
                 return code
             waited = await _wait_all(client, report.kept, logs, output)

@@ -7,6 +7,8 @@ each other). The number of rankings kept is bounded; the one not asked for longe
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import numpy as np
 
 from eventsched.projections.scheduling.diary import Entry, Ints, Shorts
@@ -31,7 +33,7 @@ Best = tuple[int, int, int, int]
 NONE: Best = (-1, 0, -1, 0)
 
 
-class Ranking:
+class Ranking(ABC):
     """One need's answer for every row, kept in step with the fleet. Equals go to the smaller row."""
 
     __slots__ = ("_fleet", "_lasting", "_least", "_need", "_score", "generation", "now", "size", "tastes")
@@ -73,9 +75,9 @@ class Ranking:
         return fits
 
     @property
+    @abstractmethod
     def fits(self) -> Mask:
         """Rows with room."""
-        raise NotImplementedError
 
     def count(self) -> int:
         """How many rows have room."""
@@ -83,18 +85,19 @@ class Ranking:
 
     def best(self) -> Best:
         """The best row and the second, for scores that go by row."""
-        raise NotImplementedError
+        return best_of(self._score, self.ranks())
 
     def ranks(self) -> Ints:
         """The rank of every row, a copy; for scores that go by row."""
         return np.where(self.fits, self._score.rank(self._fleet, self._need, ALL), NOBODY)
 
+    @abstractmethod
     def _look_at_all(self) -> None:
-        raise NotImplementedError
+        """Look at every row."""
 
+    @abstractmethod
     def _follow(self, number: int) -> None:
         """Look at the last changes of the diary."""
-        raise NotImplementedError
 
 
 class ByMerit(Ranking):

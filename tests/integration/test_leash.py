@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from eventsched.agents.drivers.base import Place
 from eventsched.agents.drivers.process import ProcessDriver
 from eventsched.agents.effects import Launch
 from eventsched.agents.lease import LEASE_FILE, Terms, boot_ms, drop_lease, read_fenced, read_lease, write_lease
@@ -22,6 +21,7 @@ from eventsched.new_ids import new_ulid
 from eventsched.spec import JobSpec
 
 from ..engine import docker, remove_all
+from ..processes import process_driver
 
 STUBBORN = "trap '' TERM; while :; do sleep 0.05; done"
 ENGINE = "/var/run/docker.sock"
@@ -43,13 +43,8 @@ def leash(tmp_path: Path) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
 
 @pytest.fixture
 async def driver(tmp_path: Path) -> AsyncIterator[ProcessDriver]:
-    driver = ProcessDriver(Place("c" * 26, "n1", tmp_path))
-    await driver.open()
-    yield driver
-    for known in await driver.inventory():
-        await driver.stop(known.launch.run, 0)
-        await driver.remove(known.launch.run)
-    await driver.leave()
+    async with process_driver(tmp_path, "c" * 26, "n1") as driver:
+        yield driver
 
 
 async def _start(driver: ProcessDriver, run: int, script: str, grace_ms: int, directory: Path) -> None:

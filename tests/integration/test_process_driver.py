@@ -6,8 +6,7 @@ import asyncio
 import fcntl
 import os
 import signal
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -15,50 +14,30 @@ import pytest
 from eventsched.agents.drivers import process, shim_client
 from eventsched.agents.drivers.base import EngineAway, Place, StartFailed
 from eventsched.agents.drivers.process import ProcessDriver
-from eventsched.agents.effects import Launch
 from eventsched.agents.logs import Shipper
 from eventsched.agents.process_runs import OUTPUT_MAX_BYTES, RUNS
 from eventsched.agents.shim import LOCK_FILE
 from eventsched.log.memory import MemoryLog
 from eventsched.new_ids import new_ulid
-from eventsched.spec import JobSpec
 
-
-def _launch(run: int, *command: str, workdir: str = "") -> Launch:
-    return Launch(run, "acme", "job", 1, (), JobSpec(driver="process", command=command, workdir=workdir))
-
-
-def _quiet(_: str) -> None:
-    pass
-
-
-async def _until(claim: Callable[[], object], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not claim():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.02)
+from ..processes import launch, process_driver, quiet, until
 
 
 @pytest.fixture
 async def driver(tmp_path: Path) -> AsyncIterator[ProcessDriver]:
-    driver = ProcessDriver(Place(new_ulid(), "node-1", tmp_path))
-    await driver.open()
-    yield driver
-    for known in await driver.inventory():
-        await driver.stop(known.launch.run, 0)
-        await driver.remove(known.launch.run)
-    await driver.leave()
+    async with process_driver(tmp_path) as driver:
+        yield driver
 
 
 async def test_a_workdir_that_has_gone_is_said_to_be_gone(driver: ProcessDriver, tmp_path: Path) -> None:
     """The command was, which had been found there and remembered."""
     workdir = tmp_path / "work"
     workdir.mkdir()
-    await driver.start(_launch(1, "true", workdir=str(workdir)), _quiet)
+    await driver.start(launch(1, "true", workdir=str(workdir)), quiet)
     await driver.wait(1)
     workdir.rmdir()
     with pytest.raises(StartFailed, match=r"workdir .* does not exist") as failed:
-        await driver.start(_launch(2, "true", workdir=str(workdir)), _quiet)
+        await driver.start(launch(2, "true", workdir=str(workdir)), quiet)
     assert failed.value.reason == "engine_error"
 
 
@@ -69,7 +48,7 @@ async def test_what_is_remembered_of_commands_is_bounded(
     for run in range(1, 8):
         workdir = tmp_path / f"work-{run}"
         workdir.mkdir()
-        await driver.start(_launch(run, "true", workdir=str(workdir)), _quiet)
+        await driver.start(launch(run, "true", workdir=str(workdir)), quiet)
         await driver.wait(run)
         assert 1 <= len(driver._programs) <= 3
 
@@ -78,14 +57,14 @@ async def test_output_nobody_will_ever_see_does_not_fill_the_disk(driver: Proces
     size = OUTPUT_MAX_BYTES + 20 * 1024 * 1024
     done = tmp_path / "done"
     script = f"yes | head -c {size}; touch {done}; sleep 60"
-    await driver.start(_launch(1, "sh", "-c", script), _quiet)
+    await driver.start(launch(1, "sh", "-c", script), quiet)
     output = tmp_path / RUNS / "1"
-    await _until(done.exists)
-    await _until(lambda: output.stat().st_size == OUTPUT_MAX_BYTES + 1)
+    await until(done.exists)
+    await until(lambda: output.stat().st_size == OUTPUT_MAX_BYTES + 1)
     log = MemoryLog()
     shipper = Shipper(log, "logs.acme.n1.1", 1)  # type: ignore[arg-type]
     shipping = asyncio.ensure_future(shipper.ship(driver.output(1, 0)))
-    await _until(lambda: shipper.offset > OUTPUT_MAX_BYTES)
+    await until(lambda: shipper.offset > OUTPUT_MAX_BYTES)
     await driver.stop(1, 0)
     await shipping
     feed = log.read(1)
@@ -98,7 +77,7 @@ async def test_output_nobody_will_ever_see_does_not_fill_the_disk(driver: Proces
 
 
 async def test_a_removed_run_leaves_nothing_behind(driver: ProcessDriver) -> None:
-    await driver.start(_launch(1, "true"), _quiet)
+    await driver.start(launch(1, "true"), quiet)
     await driver.wait(1)
     driver._cpu_seen[1] = (0.0, 0)  # by a measurement that was under way when it ended
     await driver.remove(1)
@@ -110,7 +89,7 @@ async def test_without_a_shim_nobody_can_say_what_runs(
 ) -> None:
     """It was an error of ours, by which an agent ended instead of asking again."""
     monkeypatch.setattr(shim_client, "CONNECT_S", 0.5)
-    await driver.start(_launch(1, "sleep", "60"), _quiet)
+    await driver.start(launch(1, "sleep", "60"), quiet)
     child = driver._shim._child
     assert child is not None
     os.kill(child.pid, signal.SIGKILL)

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import msgspec
@@ -38,11 +38,8 @@ from eventsched.agents.processes import (
 )
 from eventsched.agents.shim import COMPACT_BYTES, LOCK_FILE, Shim, _Client
 from eventsched.new_ids import new_ulid
-from eventsched.spec import JobSpec
 
-
-def _launch(run: int, *command: str, **fields: object) -> Launch:
-    return Launch(run, "acme", "job", 1, (), JobSpec(driver="process", command=command, **fields))  # type: ignore[arg-type]
+from ..processes import launch, process_driver, quiet, until
 
 
 def _shims(directory: Path) -> list[int]:
@@ -50,45 +47,29 @@ def _shims(directory: Path) -> list[int]:
     return [int(pid) for pid in found.stdout.split()]
 
 
-def _quiet(_: str) -> None:
-    pass
-
-
-async def _until(claim: Callable[[], object], seconds: float = 5) -> None:
-    deadline = time.monotonic() + seconds
-    while not claim():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.02)
-
-
 @pytest.fixture
 async def driver(tmp_path: Path) -> AsyncIterator[ProcessDriver]:
-    driver = ProcessDriver(Place(new_ulid(), "node-1", tmp_path))
-    await driver.open()
-    yield driver
-    for known in await driver.inventory():
-        await driver.stop(known.launch.run, 0)
-        await driver.remove(known.launch.run)
-    await driver.leave()
+    async with process_driver(tmp_path) as driver:
+        yield driver
     assert not _shims(tmp_path), "a shim with nothing to do leaves with its agent"
 
 
 async def test_a_killed_shim_is_replaced_and_says_what_it_cannot_know(driver: ProcessDriver, tmp_path: Path) -> None:
-    await driver.start(_launch(1, "sh", "-c", "sleep 0.6; exit 5"), _quiet)
+    await driver.start(launch(1, "sh", "-c", "sleep 0.6; exit 5"), quiet)
     (shim,) = _shims(tmp_path)
     os.kill(shim, signal.SIGKILL)
     ended = await driver.wait(1)
     assert (ended.outcome, ended.reason) == ("lost", "engine_lost"), "only its parent would have known the code"
-    await driver.start(_launch(2, "true"), _quiet)
+    await driver.start(launch(2, "true"), quiet)
     assert (await driver.wait(2)).exit_code == 0
     assert _shims(tmp_path) != [shim]
 
 
 async def test_a_run_under_a_new_shim_can_still_be_stopped(driver: ProcessDriver, tmp_path: Path) -> None:
-    await driver.start(_launch(1, "sleep", "60"), _quiet)
+    await driver.start(launch(1, "sleep", "60"), quiet)
     pid = read_journal(tmp_path)[1].pid
     os.kill(_shims(tmp_path)[0], signal.SIGKILL)
-    await _until(lambda: _shims(tmp_path))
+    await until(lambda: _shims(tmp_path))
     await driver.stop(1, 1_000)
     assert (await driver.wait(1)).outcome == "stopped"
     assert start_time(pid) is None
@@ -99,7 +80,7 @@ async def test_a_shim_killed_before_it_wrote_the_pid_down(driver: ProcessDriver,
     process = subprocess.Popen(["sleep", "60"], env={MARK: mark_of(tmp_path, 7)}, start_new_session=True)
     asked = {
         "run": 7,
-        "launch": _encoded(_launch(7, "sleep", "60")),
+        "launch": _encoded(launch(7, "sleep", "60")),
         "grace_ms": 1000,
         "keep": False,
         "boot": boot_id(),
@@ -116,7 +97,7 @@ async def test_a_pid_that_is_somebody_elses_now_is_left_alone(driver: ProcessDri
     stranger = subprocess.Popen(["sleep", "60"], start_new_session=True)
     born = boot_ticks() - 1_000
     lines = [
-        {"run": 3, "launch": _encoded(_launch(3, "sleep", "60")), "grace_ms": 0, "keep": False, "boot": boot_id()},
+        {"run": 3, "launch": _encoded(launch(3, "sleep", "60")), "grace_ms": 0, "keep": False, "boot": boot_id()},
         {"run": 3, "pid": stranger.pid, "born": [born, born]},
     ]
     (tmp_path / JOURNAL).write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -130,7 +111,7 @@ async def test_a_pid_that_is_somebody_elses_now_is_left_alone(driver: ProcessDri
 async def test_what_a_command_leaves_behind_ends_with_it(driver: ProcessDriver, tmp_path: Path) -> None:
     marker = tmp_path / "marker"
     script = f"while true; do date >{marker}; sleep 0.02; done & sleep 0.2"
-    await driver.start(_launch(1, "sh", "-c", script), _quiet)
+    await driver.start(launch(1, "sh", "-c", script), quiet)
     assert (await driver.wait(1)).exit_code == 0
     marker.unlink(missing_ok=True)
     await asyncio.sleep(0.3)
@@ -139,9 +120,9 @@ async def test_what_a_command_leaves_behind_ends_with_it(driver: ProcessDriver, 
 
 async def test_the_journal_does_not_grow_for_ever(driver: ProcessDriver, tmp_path: Path) -> None:
     big = {"LETTERS": "x" * 50_000}
-    await driver.start(_launch(1, "sleep", "60"), _quiet)
+    await driver.start(launch(1, "sleep", "60"), quiet)
     for run in range(2, 30):
-        await driver.start(_launch(run, "true", env=big), _quiet)
+        await driver.start(launch(run, "true", env=big), quiet)
         assert (await driver.wait(run)).exit_code == 0
         await driver.remove(run)
     assert (tmp_path / JOURNAL).stat().st_size < COMPACT_BYTES
@@ -151,7 +132,7 @@ async def test_the_journal_does_not_grow_for_ever(driver: ProcessDriver, tmp_pat
 
 
 async def test_two_shims_of_one_directory(driver: ProcessDriver, tmp_path: Path) -> None:
-    await driver.start(_launch(1, "sleep", "60"), _quiet)
+    await driver.start(launch(1, "sleep", "60"), quiet)
     second = [sys.executable, "-m", "eventsched.agents.shim", str(tmp_path)]
     assert (await asyncio.to_thread(subprocess.run, second, timeout=10, check=False)).returncode == 0
     assert len(_shims(tmp_path)) == 1
@@ -179,8 +160,8 @@ async def test_a_pid_is_written_down_before_anything_else_happens(tmp_path: Path
 
 
 async def test_a_run_nobody_wrote_down_is_seen_and_adopted(driver: ProcessDriver, tmp_path: Path) -> None:
-    await driver.start(_launch(1, "sh", "-c", "exec >/dev/null 2>&1; sleep 60"), _quiet)
-    await _until(lambda: marked(tmp_path))
+    await driver.start(launch(1, "sh", "-c", "exec >/dev/null 2>&1; sleep 60"), quiet)
+    await until(lambda: marked(tmp_path))
     pid = read_journal(tmp_path)[1].pid
     await _without_pids(driver, tmp_path)
     assert list(live_process_runs(tmp_path)) == [1], "the leash sees it"
@@ -194,13 +175,13 @@ async def test_a_run_nobody_wrote_down_is_seen_and_adopted(driver: ProcessDriver
 async def test_what_a_dead_command_left_behind_under_a_dead_shim_is_killed(
     driver: ProcessDriver, tmp_path: Path
 ) -> None:
-    await driver.start(_launch(1, "sh", "-c", "setsid sleep 60 & sleep 60 & wait"), _quiet)
-    await _until(lambda: len(marked(tmp_path).get(1, ())) == 3)
+    await driver.start(launch(1, "sh", "-c", "setsid sleep 60 & sleep 60 & wait"), quiet)
+    await until(lambda: len(marked(tmp_path).get(1, ())) == 3)
     pid = read_journal(tmp_path)[1].pid
     await driver.close()
     os.kill(_shims(tmp_path)[0], signal.SIGKILL)
     os.kill(pid, signal.SIGKILL)
-    await _until(lambda: len(marked(tmp_path).get(1, ())) == 2)
+    await until(lambda: len(marked(tmp_path).get(1, ())) == 2)
     live = live_process_runs(tmp_path)[1]
     assert (live.led, len(live.others)) == (False, 2), "the leash sees them"
     ended = await driver.wait(1)
@@ -219,39 +200,39 @@ def _disk_full(shim: int, size: int) -> Iterator[None]:
 
 
 async def test_a_full_disk_fails_a_start_and_not_the_shim(driver: ProcessDriver, tmp_path: Path) -> None:
-    await driver.start(_launch(1, "sleep", "60"), _quiet)
+    await driver.start(launch(1, "sleep", "60"), quiet)
     (shim,) = _shims(tmp_path)
-    launch = _launch(2, "sleep", "60")
-    asked = RunRecord(2, _encoded(launch), launch.spec.stop_grace_ms, boot=boot_id()).asked_line()
+    second = launch(2, "sleep", "60")
+    asked = RunRecord(2, _encoded(second), second.spec.stop_grace_ms, boot=boot_id()).asked_line()
     before = (tmp_path / JOURNAL).stat().st_size
     for room in (20, len(asked) + 20):  # within what was asked; within the pid
         with _disk_full(shim, before + room):
             with pytest.raises(StartFailed, match="File too large"):
-                await driver.start(launch, _quiet)
+                await driver.start(second, quiet)
         assert (tmp_path / JOURNAL).stat().st_size == before, "nothing half written is left"
-        await _until(lambda: list(marked(tmp_path)) == [1])
+        await until(lambda: list(marked(tmp_path)) == [1])
     with _disk_full(shim, before):
         waiting = asyncio.ensure_future(driver.wait(1))
         os.kill(read_journal(tmp_path)[1].pid, signal.SIGKILL)
-        await _until(lambda: not marked(tmp_path))
+        await until(lambda: not marked(tmp_path))
         with pytest.raises(StartFailed, match="File too large"):  # answered although an end could not be written
-            await driver.start(launch, _quiet)
+            await driver.start(second, quiet)
         assert not waiting.done(), "nobody is told what is not written"
     assert (await waiting).exit_code == 137
-    await driver.start(launch, _quiet)
+    await driver.start(second, quiet)
     assert _shims(tmp_path) == [shim]
 
 
 async def test_a_full_disk_puts_off_the_clearing_of_the_journal(driver: ProcessDriver, tmp_path: Path) -> None:
     big = {f"LETTERS_{index}": "x" * 100_000 for index in range(7)}
-    await driver.start(_launch(1, "sleep", "60", env=big), _quiet)
-    await driver.start(_launch(2, "true", env=big), _quiet)
+    await driver.start(launch(1, "sleep", "60", env=big), quiet)
+    await driver.start(launch(2, "true", env=big), quiet)
     await driver.wait(2)
     (shim,) = _shims(tmp_path)
     assert (tmp_path / JOURNAL).stat().st_size > COMPACT_BYTES
     with _disk_full(shim, 500_000):
         removing = asyncio.ensure_future(driver.remove(2))
-        await _until(lambda: not (tmp_path / RUNS / "2").exists())
+        await until(lambda: not (tmp_path / RUNS / "2").exists())
     await removing
     assert _shims(tmp_path) == [shim]
     assert list(read_journal(tmp_path)) == [1]
@@ -260,7 +241,7 @@ async def test_a_full_disk_puts_off_the_clearing_of_the_journal(driver: ProcessD
 
 async def test_a_run_that_lives_is_not_forgotten(driver: ProcessDriver, tmp_path: Path) -> None:
     for run in (1, 2):
-        await driver.start(_launch(run, "sleep", "60"), _quiet)
+        await driver.start(launch(run, "sleep", "60"), quiet)
     with pytest.raises(OSError, match="16"):
         await driver.remove(1)
     records = read_journal(tmp_path)
@@ -275,11 +256,11 @@ async def test_a_run_that_lives_is_not_forgotten(driver: ProcessDriver, tmp_path
 async def test_what_a_dead_agent_had_asked_for_is_in_the_next_one_s_inventory(
     driver: ProcessDriver, tmp_path: Path
 ) -> None:
-    await driver.start(_launch(1, "true"), _quiet)
+    await driver.start(launch(1, "true"), quiet)
     await driver.wait(1)
     (shim,) = _shims(tmp_path)
     os.kill(shim, signal.SIGSTOP)
-    starting = asyncio.ensure_future(driver.start(_launch(2, "sleep", "60"), _quiet))
+    starting = asyncio.ensure_future(driver.start(launch(2, "sleep", "60"), quiet))
     await asyncio.sleep(0)
     starting.cancel()
     await driver.close()
@@ -290,11 +271,11 @@ async def test_what_a_dead_agent_had_asked_for_is_in_the_next_one_s_inventory(
 
 
 async def test_a_start_the_shim_never_read_is_asked_again(driver: ProcessDriver, tmp_path: Path) -> None:
-    await driver.start(_launch(1, "true"), _quiet)
+    await driver.start(launch(1, "true"), quiet)
     await driver.wait(1)
     (shim,) = _shims(tmp_path)
     os.kill(shim, signal.SIGSTOP)
-    starting = asyncio.ensure_future(driver.start(_launch(2, "sh", "-c", "exit 7"), _quiet))
+    starting = asyncio.ensure_future(driver.start(launch(2, "sh", "-c", "exit 7"), quiet))
     await asyncio.sleep(0)
     os.kill(shim, signal.SIGKILL)
     await starting
@@ -304,10 +285,10 @@ async def test_a_start_the_shim_never_read_is_asked_again(driver: ProcessDriver,
 async def test_a_start_that_came_through_before_the_shim_died_is_not_asked_again(
     driver: ProcessDriver, tmp_path: Path
 ) -> None:
-    await driver.start(_launch(1, "true"), _quiet)
+    await driver.start(launch(1, "true"), quiet)
     await driver.wait(1)
     (shim,) = _shims(tmp_path)
-    starting = asyncio.ensure_future(driver.start(_launch(2, "sh", "-c", "echo once; sleep 60"), _quiet))
+    starting = asyncio.ensure_future(driver.start(launch(2, "sh", "-c", "echo once; sleep 60"), quiet))
     await asyncio.sleep(0)
     while not (tmp_path / RUNS / "2").exists() or (tmp_path / RUNS / "2").read_text() != "once\n":
         time.sleep(0.01)  # not awaited: the answer must not be read
@@ -334,13 +315,13 @@ async def test_a_shim_that_cannot_be_replaced_at_once_is_replaced_later(
 
     driver = Watched(Place(new_ulid(), "node-1", tmp_path))
     await driver.open()
-    await driver.start(_launch(1, "sleep", "60"), _quiet)
-    await driver.start(_launch(2, "true"), _quiet)
+    await driver.start(launch(1, "sleep", "60"), quiet)
+    await driver.start(launch(2, "true"), quiet)
     os.kill(_shims(tmp_path)[0], signal.SIGKILL)
     lock = os.open(tmp_path / LOCK_FILE, os.O_RDWR)
     fcntl.flock(lock, fcntl.LOCK_EX)
     os.kill(read_journal(tmp_path)[1].pid, signal.SIGKILL)
-    await _until(lambda: len(failures) >= 2)
+    await until(lambda: len(failures) >= 2)
     monkeypatch.setattr(shim_client, "CONNECT_S", 10.0)
     os.close(lock)
     async with asyncio.timeout(10):
@@ -355,9 +336,9 @@ async def test_many_runs_are_measured_and_stopped_without_reading_everything_aga
 ) -> None:
     count = 25
     for run in range(1, count + 1):
-        await driver.start(_launch(run, "sleep", "60"), _quiet)
+        await driver.start(launch(run, "sleep", "60"), quiet)
     pids = [record.pid for record in read_journal(tmp_path).values()]
-    await _until(lambda: all(one is not None and one.memory_bytes for one in map(look_at, pids)))  # not in an exec
+    await until(lambda: all(one is not None and one.memory_bytes for one in map(look_at, pids)))  # not in an exec
     looks, reads = [], []
     monkeypatch.setattr(processes, "look_at", lambda pid, look=processes.look_at: looks.append(pid) or look(pid))
     monkeypatch.setattr(process, "read_journal", lambda path, read=read_journal: reads.append(path) or read(path))
@@ -373,12 +354,12 @@ async def test_many_runs_are_measured_and_stopped_without_reading_everything_aga
 
 async def test_usage_counts_all_that_a_run_has_started(driver: ProcessDriver, tmp_path: Path) -> None:
     busy = "while :; do :; done"
-    await driver.start(_launch(1, "sh", "-c", f"setsid sh -c '{busy}' & sh -c '{busy}' & wait"), _quiet)
-    await driver.start(_launch(2, "sleep", "60"), _quiet)
-    await _until(lambda: len(marked(tmp_path).get(1, ())) == 3)
+    await driver.start(launch(1, "sh", "-c", f"setsid sh -c '{busy}' & sh -c '{busy}' & wait"), quiet)
+    await driver.start(launch(2, "sleep", "60"), quiet)
+    await until(lambda: len(marked(tmp_path).get(1, ())) == 3)
     leaders = {record.pid: record.run for record in read_journal(tmp_path).values()}
     parts = [process for process in map(look_at, marked(tmp_path)[1]) if process is not None]
-    await _until(lambda: all(tree_usage(leaders)[1][0] >= 2 + (look_at(part.pid) or part).busy for part in parts))
+    await until(lambda: all(tree_usage(leaders)[1][0] >= 2 + (look_at(part.pid) or part).busy for part in parts))
     assert tree_usage(leaders)[1][1] > max(part.memory_bytes for part in parts)
     assert tree_usage(leaders)[2][0] <= 2
     for pid in marked(tmp_path)[1]:

@@ -21,7 +21,7 @@ def test_nothing_behind_the_row_where_it_stopped_is_called_accepted(
 ) -> None:
     rows = [Row(number, {"job_id": f"j{number}"}) for number in range(1, 6)]
     report = FileReport(
-        JobFile("jobs.csv", iter(rows), "line", io.BytesIO(), 0), as_json=as_json, brief=False, keep=False
+        JobFile("jobs.csv", iter(rows), "line", io.BytesIO(), 0), io.BytesIO(), as_json=as_json, brief=False, keep=False
     )
     fates = (
         Submitted("j1", "t", 7),
