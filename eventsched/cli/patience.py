@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from eventsched.client import Client
+from eventsched.ending import end
 from eventsched.errors import EventschedError
 from eventsched.reasons import in_words
 from eventsched.visible import visible
@@ -24,9 +25,7 @@ async def saying_why(client: Client, job_id: str, tenant: str = "") -> AsyncIter
     try:
         yield
     finally:
-        looking.cancel()
-        with suppress(asyncio.CancelledError):
-            await looking
+        await end(looking)
 
 
 async def _look(client: Client, job_id: str, tenant: str) -> None:

@@ -10,6 +10,7 @@ import structlog
 import uvicorn
 
 from eventsched.client import Client
+from eventsched.ending import end
 from eventsched.errors import EventschedError, NoServer, StreamMismatch
 from eventsched.garbage import collect_rarely
 from eventsched.log.link import LinkOptions
@@ -24,7 +25,6 @@ _log = structlog.get_logger("eventsched.http")
 STOP_S = 3
 BACKLOG = 2048
 AGAIN_S = 0.3
-CANCEL_AGAIN_S = 1.0
 ADDRESS_IN_USE = 98
 
 
@@ -83,16 +83,8 @@ async def serve(
         server.should_exit = True
         await desk.close()
         stopping.cancel()
-        await _end(following)
+        await end(following)
         await asyncio.gather(serving, following, stopping, return_exceptions=True)
-
-
-async def _end(task: asyncio.Task[None]) -> None:
-    """Cancel a task until it has ended: nats-py connects within `asyncio.wait_for`, which on Python 3.11 may
-    swallow a cancellation that comes together with its result."""
-    while not task.done():
-        task.cancel()
-        await asyncio.wait((task,), timeout=CANCEL_AGAIN_S)
 
 
 async def _follow(desk: Desk, options: LinkOptions) -> None:

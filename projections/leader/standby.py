@@ -37,7 +37,7 @@ class StandbyPlanner:
 
     def follow(self, state: ClusterState, now_s: float) -> None:
         """The state has gone on."""
-        if now_s - self._asked_s > IDLE_S or not is_known(state.policy):
+        if self._planner is not None and (now_s - self._asked_s > IDLE_S or not is_known(state.policy)):
             self._planner = None
         if self._planner is None:
             state.changes.forget_touched()

@@ -122,31 +122,19 @@ def test_an_owner_that_waited_before_it_owned_anything_gets_back_what_is_lent() 
     assert [run.stop_reason for run in ledger.state.runs.values()].count("preempted") == 1
 
 
-def test_a_node_that_comes_back_without_its_gpus_is_laid_out_anew() -> None:
+@pytest.mark.parametrize(("nodes", "policy"), [("ab", "best-fit"), ("b", "cost-aware")], ids=["one", "the last"])
+def test_a_node_that_comes_back_without_its_gpus_is_laid_out_anew(nodes: str, policy: str) -> None:
     ledger = Ledger()
     ledger.lead()
-    for name in ("a", "b"):
+    for name in nodes:
         ledger.join(name, cpus=4, gpus=("A100",) * 4)
-    ledger.put("ev.admin.policy_set", PolicySet(name="best-fit"))
+    ledger.put("ev.admin.policy_set", PolicySet(name=policy))
     ledger.settle()
     ledger.decide()
     ledger.join("b", cpus=4)
     ledger.submit("j")
     ledger.settle()
     assert ledger.job("j").node == "b"
-
-
-def test_the_last_gpus_of_a_cluster_leave_nothing_behind() -> None:
-    ledger = Ledger()
-    ledger.lead()
-    ledger.join("a", cpus=4, gpus=("A100",) * 2)
-    ledger.put("ev.admin.policy_set", PolicySet(name="cost-aware"))
-    ledger.settle()
-    ledger.decide()
-    ledger.join("a", cpus=4)
-    ledger.submit("j")
-    ledger.settle()
-    assert ledger.job("j").state == "assigned"
 
 
 @pytest.mark.parametrize(
