@@ -133,8 +133,8 @@ class World:
         if placed is not None:
             fleet = self.planner.fleet
             row = fleet.row[placed.node]
-            index_of = {gpu.uuid: index for index, gpu in enumerate(fleet.devices[row])}
-            self.running.append(Running(row, placed.job, tuple(index_of[uuid] for uuid in placed.gpus)))
+            devices = tuple(fleet.uuids[row].index(uuid) for uuid in placed.gpus)
+            self.running.append(Running(row, placed.job, devices))
             self.taken += placed.need.gpu_millis or placed.need.gpus * WHOLE
         return placed
 

@@ -72,7 +72,7 @@ def _where_there_is_room(fleet: Fleet, quotas: Quotas, tenant: str, need: Need, 
     found: Disallowed | None = None
     for member in range(count):
         for row in np.flatnonzero(feasible(fleet, need) & open_rows).tolist():
-            models = tuple(gpu.model for gpu in trial.devices(row, need))
+            models = trial.models(row, need)
             refusal = trying.model_refusal(tenant, need, models)
             if refusal is None:
                 trial.commit(row, need)

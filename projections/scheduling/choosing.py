@@ -108,14 +108,14 @@ class Chooser:
             terms = score.terms(fleet, need, row, job)
             points, other = sum(terms.values()), other + sum(terms.values()) - points
         given = self.trial.commit(row, need)
-        self.quotas.take(alike.tenant, need, [gpu.model for gpu in given])
-        names = fleet.names
+        self.quotas.take(alike.tenant, need, fleet.layout_of[row].models(given))
+        names, uuids = fleet.names, fleet.uuids[row]
         return Placement(
             job,
             member,
             need,
             names[row],
-            tuple([gpu.uuid for gpu in given]),
+            tuple([uuids[index] for index in given]),
             points,
             names[second] if second >= 0 else "",
             other if second >= 0 else 0,
@@ -170,7 +170,7 @@ class Chooser:
         verdicts: dict[tuple[str, ...], Refusal | None] = {}
         kept = np.full(len(rank), NOBODY, dtype=np.int64)
         for row in np.flatnonzero(rank > NOBODY).tolist():
-            models = tuple(gpu.model for gpu in self.trial.devices(row, alike.need))
+            models = self.trial.models(row, alike.need)
             if models not in verdicts:
                 verdicts[models] = self.quotas.model_refusal(alike.tenant, alike.need, models, borrow=self.borrow)
             if verdicts[models] is None:

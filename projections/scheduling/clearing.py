@@ -13,7 +13,6 @@ import numpy as np
 from eventsched.projections.cluster.state import ClusterState
 from eventsched.projections.scheduling.backfill import held_by, is_stopping
 from eventsched.projections.scheduling.filters import feasible, has_room, lasting
-from eventsched.projections.scheduling.layouts import gpu_names
 from eventsched.projections.scheduling.needs import Need
 from eventsched.projections.scheduling.trial import Trial
 from eventsched.projections.scheduling.usage import Lent
@@ -39,17 +38,19 @@ class Clearing:
 
     def models(self, row: int, need: Need) -> tuple[str, ...]:
         """Models of the devices the need gets from a row that has room."""
-        return tuple(gpu.model for gpu in self._soon.devices(row, need))
+        return self._soon.models(row, need)
 
     def likely(self, need: Need) -> dict[tuple[str, ...], dict[int, None]]:
         """Models of the devices the need could get, each with the rows where it probably would."""
         count = need.gpus or (1 if need.gpu_millis else 0)
         found: dict[tuple[str, ...], dict[int, None]] = {}
-        suited = lasting(self._soon.fleet, need)
-        for row, devices in enumerate(self._soon.fleet.devices):
+        fleet = self._soon.fleet
+        suited = lasting(fleet, need)
+        for row in range(fleet.count):
             if suited is not None and not suited[row]:
                 continue
-            fitting = [gpu.model for gpu in devices if any(name in gpu_names(gpu) for name in need.names)]
+            layout = fleet.layout_of[row]
+            fitting = layout.models(layout.suited(need.names))
             if len(fitting) >= count:
                 found.setdefault(tuple(fitting[:count]), {})[row] = None
         return found

@@ -137,15 +137,29 @@ def least_room(need: Need) -> Least:
     return need.cpu_millis, need.memory_bytes or NO_ROOM, gpus or NO_ROOM, millis or NO_ROOM
 
 
-def has_room(fleet: Fleet, need: Need, rows: Rows, least: Least | None = None) -> Mask:
-    """Rows that pass the other filters: alive, and enough is free. least: `least_room(need)`, if at hand."""
-    room = fleet.room[:, rows]
-    cpu, *others = least_room(need) if least is None else least
-    mask: Mask = room[0] >= cpu
-    for column, amount in enumerate(others, start=1):
-        if amount != NO_ROOM:
-            mask &= room[column] >= amount
-    if need.gpu_models:
+Bounds = list[tuple[Ints, Ints]]
+"""Columns of a fleet, each with the least that a row must have there (without axes: compared faster than a number)."""
+
+
+def bounds_of(fleet: Fleet, need: Need) -> Bounds:
+    """What can be said of `has_room` a column at a time; they hold while the fleet's generation does."""
+    columns = [(fleet.cpu_free, need.cpu_millis)]
+    if need.memory_bytes:
+        columns.append((fleet.memory_free, need.memory_bytes))
+    if (need.gpus or need.gpu_millis) and len(need.names) == 1:
+        columns.append((gpus_offered(fleet, need, ALL), need.gpu_millis or need.gpus))
+    return [(column, np.array(least)) for column, least in columns]
+
+
+def has_room(fleet: Fleet, need: Need, rows: Rows, bounds: Bounds | None = None) -> Mask:
+    """Rows that pass the other filters: alive, and enough is free. bounds: `bounds_of(fleet, need)`, if at hand."""
+    if bounds is None:
+        bounds = bounds_of(fleet, need)
+    column, least = bounds[0]
+    mask: Mask = column[rows] >= least
+    for column, least in bounds[1:]:
+        mask &= column[rows] >= least
+    if len(need.gpu_models) > 1:
         mask &= gpus_offered(fleet, need, rows) >= (need.gpu_millis or need.gpus)
     if need.group:
         mask &= _per_node(fleet, need, rows)

@@ -20,7 +20,6 @@ from eventsched.projections.scheduling.diary import ENTRIES_MIN, Diary, Ints, Sh
 from eventsched.projections.scheduling.layouts import WHOLE, Layout, Layouts
 from eventsched.projections.scheduling.needs import Need, group_of
 from eventsched.projections.scheduling.readings import groups_on, levels_of, static_part
-from eventsched.resources import Gpu
 
 Mask = NDArray[np.bool_]
 T = TypeVar("T")
@@ -42,9 +41,9 @@ class Fleet:
     room: what is free, the four columns that decide whether a job fits: cpu (NO_ROOM where the node takes
     no work), memory, untouched devices, thousandths of the best device. diary: its changes. gpu_full,
     gpu_most: the last two, and the same by device name for names somebody asked for (`full`, `most`).
-    levels: each device's free thousandths, in the node's order; gpu_millis: their sum. left: the measure of
-    best-fit, what is free of cpu and GPUs (of cpu and memory, where no node has GPUs) in parts of the largest
-    node's.
+    levels: each device's free thousandths, in the node's order; gpu_millis: their sum. uuids, layout_of: the
+    devices' own names, and what they are. left: the measure of best-fit, what is free of cpu and GPUs (of cpu
+    and memory, where no node has GPUs) in parts of the largest node's.
     """
 
     def __init__(self, state: ClusterState, *, groups: bool = True) -> None:
@@ -74,9 +73,9 @@ class Fleet:
         self.gpu_most: dict[str, Ints] = {}
         self._view_columns()
         self.levels: list[list[int]] = [[] for _ in range(count)]
-        self.devices: list[tuple[Gpu, ...]] = [()] * count
+        self.uuids: list[tuple[str, ...]] = [()] * count
         self.layouts = Layouts()
-        self._layout_of: list[Layout] = [self.layouts.of(())] * count
+        self.layout_of: list[Layout] = [self.layouts.of(())] * count
         self._static: list[tuple[object, ...]] = [()] * count
         self._labels: list[dict[str, str]] = [{}] * count
         self._taints: list[tuple[str, ...]] = [()] * count
@@ -184,7 +183,7 @@ class Fleet:
         self._static[row] = static_part(node)
         devices = node.capacity.gpus
         layout = self.layouts.of(devices)
-        self.devices[row], self._layout_of[row] = devices, layout
+        self.uuids[row], self.layout_of[row] = tuple([gpu.uuid for gpu in devices]), layout
         self.drivers[row] = sum(DRIVER_BITS.get(driver, 0) for driver in dict.fromkeys(node.drivers))
         self.price[row], self.hazard[row], self.spot[row] = node.price_micros_per_h, node.hazard_ppm_per_h, node.spot
         self._labels[row], self._taints[row], self.tainted[row] = node.labels, node.taints, bool(node.taints)
@@ -211,7 +210,7 @@ class Fleet:
             return False
         self.cpu_largest, self.gpu_largest, self.memory_largest = cpu, gpu, memory
         for row in range(self.count):
-            self._set_left(row)
+            self._left[row] = self._left_of(row, self._cpu[row], self._memory[row])
         return True
 
     def _set_row(self, state: ClusterState, row: int, node: Node) -> bool:
@@ -243,8 +242,9 @@ class Fleet:
         self.levels[row] = levels
         self._full[row] = levels.count(WHOLE)
         self._most[row] = max(levels, default=0)
+        self._millis[row] = sum(levels)
         if len(self.gpu_full) > 1:
-            layout = self._layout_of[row]
+            layout = self.layout_of[row]
             for name, column in self.gpu_full.items():
                 indexes = layout.indexes.get(name)
                 if indexes:
@@ -264,20 +264,16 @@ class Fleet:
         if groups:
             self._groups_of[row] = groups
 
-    def _set_left(self, row: int) -> int:
-        cpu = self._cpu[row]
+    def _left_of(self, row: int, cpu: int, memory: int) -> int:
         left: int = cpu * LEFT_PARTS // self.cpu_largest if cpu > 0 else 0
-        if self.memory_largest:
-            left += max(0, self._memory[row]) * LEFT_PARTS // self.memory_largest
-        else:
-            self._millis[row] = millis = sum(self.levels[row])
-            left += millis * LEFT_PARTS // self.gpu_largest
-        self._left[row] = left
-        return left
+        if not self.memory_largest:
+            return left + self._millis[row] * LEFT_PARTS // self.gpu_largest
+        return left + memory * LEFT_PARTS // self.memory_largest if memory > 0 else left
 
     def _changed(self, row: int) -> None:
-        left = self._set_left(row)
-        self.diary.add(row, self._cpu[row], self._memory[row], self._full[row], self._most[row], left)
+        cpu, memory = self._cpu[row], self._memory[row]
+        self._left[row] = left = self._left_of(row, cpu, memory)
+        self.diary.add(row, cpu, memory, self._full[row], self._most[row], left)
 
     # ---- what is asked about rows -------------------------------------------------------------
 
@@ -329,16 +325,12 @@ class Fleet:
             self.gpu_full[name] = np.zeros(self.count, dtype=np.int64)
             self.gpu_most[name] = np.zeros(self.count, dtype=np.int64)
             for row, levels in enumerate(self.levels):
-                free = [levels[index] for index in self.indexes(row, name)]
+                free = [levels[index] for index in self.layout_of[row].indexes.get(name, ())]
                 self.gpu_full[name][row] = free.count(WHOLE)
                 self.gpu_most[name][row] = max(free, default=0)
         return table[name]
 
     # ---- taking and giving back ---------------------------------------------------------------
-
-    def indexes(self, row: int, name: str) -> tuple[int, ...]:
-        """The devices of a row that answer to a name, in the node's order."""
-        return self._layout_of[row].indexes.get(name, ())
 
     def take(self, row: int, need: Need, devices: Sequence[int], sign: int = 1) -> None:
         """Take what `need` asks for from a row, with these devices; sign = -1 gives it back."""

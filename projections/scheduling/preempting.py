@@ -137,7 +137,7 @@ class Preemption:
         """Whether the quota allows the devices it would get."""
         if not need.gpus or not quotas.minds_models(job.tenant):
             return True
-        models = tuple(gpu.model for gpu in trial.devices(row, need))
+        models = trial.models(row, need)
         return quotas.model_refusal(job.tenant, need, models) is None
 
 

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 import numpy as np
 
 from eventsched.projections.scheduling.diary import Entry, Ints, Shorts
-from eventsched.projections.scheduling.filters import ALL, Rows, has_room, lasting, least_room
+from eventsched.projections.scheduling.filters import ALL, Bounds, Rows, bounds_of, has_room, lasting, least_room
 from eventsched.projections.scheduling.fleet import Fleet, Mask
 from eventsched.projections.scheduling.needs import Need
 from eventsched.projections.scheduling.scores import NOBODY, Score
@@ -27,6 +27,7 @@ FEW = 48
 """So many changes at most are quicker looked at one by one, in plain integers."""
 MERIT = 1 << 14
 """The merit of a row with room where no points go by what is left; no room has none, which is 0."""
+_MERIT = np.array(MERIT, dtype=np.int16)
 
 Best = tuple[int, int, int, int]
 """The best row and its points, then the second's; row -1 where there is none."""
@@ -36,11 +37,11 @@ NONE: Best = (-1, 0, -1, 0)
 class Ranking(ABC):
     """One need's answer for every row, kept in step with the fleet. Equals go to the smaller row."""
 
-    __slots__ = ("_fleet", "_lasting", "_least", "_need", "_score", "generation", "now", "size", "tastes")
+    __slots__ = ("_bounds", "_fleet", "_lasting", "_need", "_score", "generation", "now", "size", "tastes")
 
     def __init__(self, fleet: Fleet, need: Need, score: Score) -> None:
         self._fleet, self._need, self._score = fleet, need, score
-        self._least = least_room(need)
+        self._bounds: Bounds = []
         self._lasting: Mask | None = None
         self.size = fleet.count
         self.generation = self.tastes = -1
@@ -65,11 +66,12 @@ class Ranking(ABC):
 
     def _begin(self) -> None:
         """Ask anew what seldom changes."""
+        self._bounds = bounds_of(self._fleet, self._need)
         self._lasting = lasting(self._fleet, self._need)
 
     def _fitting(self, rows: Rows) -> Mask:
         """Whether rows have room now: the same for each time a row is listed."""
-        fits = has_room(self._fleet, self._need, rows, self._least)
+        fits = has_room(self._fleet, self._need, rows, self._bounds)
         if self._lasting is not None:
             fits &= self._lasting[rows]
         return fits
@@ -106,12 +108,13 @@ class ByMerit(Ranking):
     Most decisions follow few changes, and then a dozen calls of NumPy cost more than to look at the rows one by one.
     """
 
-    __slots__ = ("_count", "_merit", "_per_left", "_plain", "_worth", "merit")
+    __slots__ = ("_count", "_least", "_merit", "_per_left", "_plain", "_worth", "merit")
 
     def __init__(self, fleet: Fleet, need: Need, score: Score) -> None:
         super().__init__(fleet, need, score)
         self._per_left = score.per_left or 0
         self._worth = 0
+        self._least = least_room(need)
         self._plain = not need.gpu_models and not need.group
         self.merit: Shorts = np.zeros(fleet.count, dtype=np.int16)
         self._merit = self.merit.data
@@ -128,18 +131,20 @@ class ByMerit(Ranking):
     def _merits(self, left: Shorts) -> Shorts | np.int16:
         if not self._per_left:
             return np.int16(MERIT)
-        return left + MERIT if self._per_left > 0 else MERIT - left
+        return left + _MERIT if self._per_left > 0 else _MERIT - left
 
     def _follow(self, number: int) -> None:
-        diary = self._fleet.diary
+        fleet, merit = self._fleet, self.merit
         if number <= FEW and self._plain:
-            self._follow_few(diary.last(number))
+            self._follow_few(fleet.diary.last(number))
         elif number * MANY > self.size:
             self._look_at_all()
         else:
-            rows = diary.since(self.now)
-            self.merit[rows] = self._merits(self._fleet.left[rows]) * self._fitting(rows)
-            self._count = int(np.count_nonzero(self.merit))
+            rows = fleet.diary.since(self.now)
+            merit[rows] = 0
+            rows = rows[self._fitting(rows)]
+            merit[rows] = self._merits(fleet.left[rows])
+            self._count = int(np.count_nonzero(merit))
 
     def _follow_few(self, entries: list[Entry]) -> None:
         merit, lasting, per_left, count = self._merit, self._lasting, self._per_left, self._count
@@ -285,7 +290,7 @@ class Rankings:
             if len(kept) >= self._most():
                 del kept[next(iter(kept))]
             ranking = kept[need] = self._kind(self.fleet, need, self.score)
-        elif len(kept) >= self._most():  # the order only matters when one must go
+        elif len(kept) >= LEAST_KEPT and len(kept) >= self._most():  # the order only matters when one must go
             kept[need] = kept.pop(need)
         ranking.sync()
         return ranking

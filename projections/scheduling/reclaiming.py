@@ -146,7 +146,7 @@ def _on_a_node_with_room(reclaiming: Reclaiming, quotas: Quotas, trial: Trial, n
     """Make place for one job in its quota, on a node that has room; None when that can't be."""
     tried: dict[tuple[str, ...], None] = {}
     for row in np.flatnonzero(feasible(trial.fleet, need)):
-        models = tuple(gpu.model for gpu in trial.devices(int(row), need))
+        models = trial.models(int(row), need)
         if models in tried:
             continue
         tried[models] = None

@@ -9,7 +9,6 @@ from eventsched.projections.scheduling.fleet import Fleet
 from eventsched.projections.scheduling.layouts import WHOLE
 from eventsched.projections.scheduling.needs import Need
 from eventsched.projections.scheduling.scores import Pick, tightest
-from eventsched.resources import Gpu
 
 
 class Held(NamedTuple):
@@ -37,12 +36,12 @@ class Trial:
         self._pick = pick
         self._taken: list[_Taken] = []
 
-    def devices(self, row: int, need: Need) -> list[Gpu]:
-        """The devices that `need` would get from a row; [] where it has not got them."""
-        return [self.fleet.devices[row][index] for index in chosen_devices(self.fleet, row, need, self._pick)]
+    def models(self, row: int, need: Need) -> tuple[str, ...]:
+        """The models of the devices that `need` would get from a row; () where it has not got them."""
+        return tuple(self.fleet.layout_of[row].models(chosen_devices(self.fleet, row, need, self._pick)))
 
-    def commit(self, row: int, need: Need) -> list[Gpu]:
-        """Take what `need` asks for from `row`; the devices given."""
+    def commit(self, row: int, need: Need) -> Sequence[int]:
+        """Take what `need` asks for from `row`; the devices given, by their place on the node."""
         fleet = self.fleet
         devices: Sequence[int] = ()
         if need.gpus or need.gpu_millis:
@@ -50,8 +49,7 @@ class Trial:
             assert len(devices) == (need.gpus or 1), (row, need)
         fleet.take(row, need, devices)
         self._taken.append((row, need, devices))
-        all_devices = fleet.devices[row]
-        return [all_devices[index] for index in devices]
+        return devices
 
     def copy(self) -> Trial:
         """Another one, equal for now; nothing it takes or releases shows here."""
@@ -59,7 +57,7 @@ class Trial:
 
     def release(self, row: int, held: Held, sign: int = -1) -> None:
         """Give back to `row` what is held of it; sign 1: hold it again. Not for `undo`."""
-        devices = [index for index, gpu in enumerate(self.fleet.devices[row]) if gpu.uuid in held.gpus]
+        devices = [index for index, uuid in enumerate(self.fleet.uuids[row]) if uuid in held.gpus]
         self.fleet.hold(row, sign, held.cpu_millis, held.memory_bytes, held.gpu_millis, held.group, devices)
 
     def mark(self) -> int:
@@ -76,15 +74,15 @@ class Trial:
 def chosen_devices(fleet: Fleet, row: int, need: Need, pick: Pick) -> Sequence[int]:
     """Indexes of the devices for a need: whole ones of the first model that has enough, in the node's order;
     for a share, what `pick` prefers among all that will do, those of a model named earlier first."""
-    levels, millis, count = fleet.levels[row], need.gpu_millis, need.gpus
+    levels, indexes, millis, count = fleet.levels[row], fleet.layout_of[row].indexes, need.gpu_millis, need.gpus
     found: list[int] = []
     for name in need.gpu_models or ("",):
         if count:
-            free = [index for index in fleet.indexes(row, name) if levels[index] == WHOLE]
+            free = [index for index in indexes.get(name, ()) if levels[index] == WHOLE]
             if len(free) >= count:
                 return free[:count]
         elif millis:
-            more = [index for index in fleet.indexes(row, name) if levels[index] >= millis]
+            more = [index for index in indexes.get(name, ()) if levels[index] >= millis]
             found = [*found, *(index for index in more if index not in found)] if found else more
     if len(found) > 1:
         return [pick(fleet, need, row, found)]
