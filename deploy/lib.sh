@@ -20,12 +20,20 @@ find_python() {
 
 engine_answers() { docker version >/dev/null 2>&1; }
 
-# What is missing, as Debian packages. $1 = more packages to look for, as "command:package".
+# Whether a command, or a C header of Python, is there.
+has() {
+  case "$1" in
+    *.h) [ -e "$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_path("include"))')/$1" ] ;;
+    *) command -v "$1" >/dev/null ;;
+  esac
+}
+
+# What is missing, as Debian packages. $1 = more packages to look for, as "command:package" or "header:package".
 missing_packages() {
   "$PYTHON" -c 'import ensurepip' 2>/dev/null || echo python3-venv
   if ! engine_answers && ! command -v dockerd >/dev/null; then echo docker.io iptables; fi
   command -v busybox >/dev/null && busybox true 2>/dev/null || echo busybox-static
-  for pair in "$@"; do command -v "${pair%%:*}" >/dev/null || echo "${pair#*:}"; done
+  for pair in "$@"; do has "${pair%%:*}" || echo "${pair#*:}"; done
 }
 
 # Install what is missing; asks once on a terminal unless YES=1. Never fails: what stays missing is said later.

@@ -3,5 +3,9 @@
 `cluster` is the fold, `scheduling` the decisions, `leader` and `replica` keep both live.
 """
 
+from eventsched.projections.compiled import finding
+
 if __name__ == "projections":  # a second copy of every class would make equal states unequal
     raise ImportError("import it as eventsched.projections")
+
+finding.use()

@@ -51,6 +51,7 @@ VERBS: dict[Group, dict[str, str]] = {
         "scheduler": "eventsched.projections.cli:scheduler",
         "agent": "eventsched.agents.cli:agent",
         "api": "eventsched.projections.http.command:api",
+        "compile": "eventsched.projections.compiled.command:compile_",
     },
 }
 BENCHES = {

@@ -24,6 +24,7 @@ from eventsched.events import ClusterCreated, LeaderClaimed, NodeJoined, PolicyS
 from eventsched.garbage import collect_rarely
 from eventsched.projections.cluster.evolve import evolve
 from eventsched.projections.cluster.state import ClusterState, Job
+from eventsched.projections.compiled.finding import is_used
 from eventsched.projections.scheduling.choosing import Chooser, Placement
 from eventsched.projections.scheduling.decide import decide
 from eventsched.projections.scheduling.layouts import WHOLE
@@ -217,6 +218,7 @@ def measure(nodes: int, policy: str, load: int, steps: int, seed: int = 1) -> di
         "gpus_in_use_percent": round(100 * world.taken / max(1, world.capacity), 1),
         "running": len(world.running),
         "placed_percent": round(100 * placed / steps, 1),
+        "compiled": is_used(),
         "cores": os.cpu_count(),
     }
 

@@ -19,6 +19,7 @@ from eventsched.cli.common import print_json
 from eventsched.events import NodeJoined
 from eventsched.garbage import collect_rarely
 from eventsched.projections.cluster.digest import digest
+from eventsched.projections.compiled.finding import is_used
 from eventsched.projections.simulation.engine import Simulation
 from eventsched.projections.simulation.workload import SimJob, SimNode, Workload
 from eventsched.resources import Capacity, Resources
@@ -63,6 +64,7 @@ def measure(jobs: int, nodes: int, batch: int, policy: str, times: int) -> dict[
         "nodes": nodes,
         "policy": policy,
         "digest": digests[0],
+        "compiled": is_used(),
         "cores": os.cpu_count(),
     }
 

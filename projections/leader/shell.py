@@ -32,6 +32,7 @@ from eventsched.log.streams import HB, api, ensure_streams
 from eventsched.projections.cluster.arrays import is_unreached
 from eventsched.projections.cluster.digest import digest_of_image, encode_state
 from eventsched.projections.cluster.state import TERMINAL, ClusterState
+from eventsched.projections.compiled.finding import is_used
 from eventsched.projections.leader.answers import Answers
 from eventsched.projections.leader.core import Mark, SchedulerCore, Write
 from eventsched.projections.leader.intake import Intake
@@ -107,7 +108,8 @@ class Scheduler:
         if self._data is not None:
             self.records.keep(state, self._data / f"history-{self.core.name}.sqlite")
         self.replica = Replica(state, self._fold, self._on_digest, self.records.take)
-        _log.info("starting", scheduler=self.core.name, snapshot_seq=state.seq, jobs=len(state.jobs))
+        jobs = len(state.jobs)
+        _log.info("starting", scheduler=self.core.name, snapshot_seq=state.seq, jobs=jobs, compiled=is_used())
         tasks = [self._tail(), self._hear(), self._hold_lease(), self._write(), self._keep_records()]
         async with asyncio.TaskGroup() as group:
             running = [group.create_task(task) for task in tasks]

@@ -9,7 +9,6 @@ jobs need only look at the rows that changed since (`ranking.py`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from copy import copy
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -23,6 +22,13 @@ from eventsched.projections.scheduling.readings import groups_on, levels_of, sta
 
 Mask = NDArray[np.bool_]
 T = TypeVar("T")
+_SHARED = (
+    *("names", "row", "count", "ready", "cordoned", "spot", "tainted", "drivers", "price", "hazard", "kind"),
+    *("cpu_total", "memory_total", "gpu_devices", "gpu_total", "uuids", "layouts", "layout_of"),
+    *("cpu_largest", "memory_largest", "gpu_largest", "typical", "generation", "tastes"),
+    *("_static", "_labels", "_taints", "_grouped", "_typical"),
+)
+"""What a fork has in common with its fleet: nothing of it changes while anything is tried out."""
 
 DRIVER_BITS = {"docker": 1, "process": 2, "fake": 4, "manual": 8}
 NO_ROOM = -(2**60)
@@ -46,11 +52,15 @@ class Fleet:
     and memory, where no node has GPUs) in parts of the largest node's.
     """
 
-    def __init__(self, state: ClusterState, *, groups: bool = True) -> None:
-        """groups: look for jobs with a limit per node now; else `watch_groups` says that there is one."""
+    def __init__(self, source: ClusterState | Fleet, *, groups: bool = True) -> None:
+        """The nodes of a state, or a `fork`. groups: look for jobs with a limit per node now; else `watch_groups`
+        says that there is one."""
         self._look_for_groups = groups
         self.generation = self.tastes = 0
-        self.rebuild(state)
+        if isinstance(source, Fleet):
+            self._fork(source)
+        else:
+            self.rebuild(source)
 
     # ---- layout -------------------------------------------------------------------------------
 
@@ -119,19 +129,22 @@ class Fleet:
 
     def fork(self) -> Fleet:
         """Another one, equal for now: for what is tried out, or expected of a later time."""
-        other = copy(self)
-        other.room = self.room.copy()
-        other.gpu_full = {name: column.copy() for name, column in self.gpu_full.items()}
-        other.gpu_most = {name: column.copy() for name, column in self.gpu_most.items()}
-        other.left, other.gpu_millis = self.left.copy(), self.gpu_millis.copy()
-        other._view_columns()
-        other.levels = self.levels.copy()  # its lists are replaced, never changed
-        other.groups = {group: dict(rows) for group, rows in self.groups.items()}
-        other._groups_of = dict(self._groups_of)
-        other.touched, other._freed, other._matrix = {}, {}, None
-        other.diary = Diary(FORK_ENTRIES)
-        other._forget_answers()
-        return other
+        return Fleet(self)
+
+    def _fork(self, other: Fleet) -> None:
+        for name in _SHARED:
+            setattr(self, name, getattr(other, name))
+        self.room = other.room.copy()
+        self.gpu_full = {name: column.copy() for name, column in other.gpu_full.items()}
+        self.gpu_most = {name: column.copy() for name, column in other.gpu_most.items()}
+        self.left, self.gpu_millis = other.left.copy(), other.gpu_millis.copy()
+        self._view_columns()
+        self.levels = other.levels.copy()  # its lists are replaced, never changed
+        self.groups = {group: dict(rows) for group, rows in other.groups.items()}
+        self._groups_of = dict(other._groups_of)
+        self.touched, self._freed, self._matrix = {}, {}, None
+        self.diary = Diary(FORK_ENTRIES)
+        self._forget_answers()
 
     def _view_columns(self) -> None:
         """Name the columns of `room`, and give each a view for one row at a time: far quicker than the array."""

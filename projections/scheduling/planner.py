@@ -77,6 +77,9 @@ class Planner:
     was touched, so one state has one planner in step (throw-away ones may be built beside it)."""
 
     def __init__(self, state: ClusterState) -> None:
+        self._begin(state)
+
+    def _begin(self, state: ClusterState) -> None:
         self._adopted = state.policy
         self.policy = choose(state.policy)
         self.fleet = Fleet(state)
@@ -105,7 +108,7 @@ class Planner:
     def sync(self, state: ClusterState) -> None:
         """Follow what evolved since the last call."""
         if self._adopted is not state.policy and self._adopted != state.policy:
-            self.__init__(state)  # type: ignore[misc]
+            self._begin(state)
             state.changes.forget_touched()
             return
         changes = state.changes
