@@ -122,6 +122,9 @@ async def test_containers_form_with_output_abort_and_executors(cluster: Cluster)
         assert sorted(await service.get("/stats")) == sorted(STATS_KEYS)
         assert (await service.get("/health"))["status"] == "healthy"
         assert (await service.get("/healthz"))["status"] == "ok"
+        page = await service.http.get("/", follow_redirects=True)
+        assert (page.status_code, page.url.path) == (200, "/schema")
+        assert "swagger" in page.text
 
 
 EXECUTOR_KEYS = [

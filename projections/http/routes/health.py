@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from litestar import get
+from litestar.response import Redirect
+
 from eventsched import __version__
 from eventsched.projections.http.bodies import Answer, answer, encode, reads
 from eventsched.projections.http.desk import Asked, Desk
 from eventsched.projections.http.errors import ApiError
 
 TAGS = ["health"]
+
+
+@get("/", include_in_schema=False)
+async def root() -> Redirect:
+    """Whoever opens the service in a browser sees what it offers."""
+    return Redirect("/schema")
 
 
 @reads("/healthz", summary="The process lives", tags=TAGS)
@@ -36,4 +45,4 @@ def _ready(request: Asked, word: str) -> Answer:
     return answer(encode({"status": word, "seq": desk.follower.state.seq}))
 
 
-ROUTES = [healthz, readyz, health]
+ROUTES = [root, healthz, readyz, health]
