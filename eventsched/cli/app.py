@@ -110,7 +110,7 @@ def build(arguments: list[str]) -> App:
         ("bench", "Measure this machine: each prints one JSON object.", SERVE, BENCHES),
     ):
         sub = App(name=name, help=text, group=group)
-        _mount(sub, commands, listed=arguments[:1] == [name])
+        _mount(sub, commands, listed=arguments[:1] == [name] and not any(one in commands for one in arguments[1:2]))
         app.command(sub)
     return app
 
@@ -122,7 +122,11 @@ def _worth_showing(default: object) -> str | None:
 def _mount(app: App, commands: dict[str, str], listed: bool, group: Group | None = None) -> None:
     for name, path in commands.items():
         module, _, function = path.partition(":")
-        target = getattr(import_module(module), function) if listed else path
+        try:
+            target = getattr(import_module(module), function) if listed else path
+        except ImportError as error:
+            _not_installed(error)
+            continue  # not offered; whoever asks for it all the same is told what is missing
         app.command(target, name=name, group=group)
 
 
@@ -140,6 +144,8 @@ def main() -> NoReturn:
         code = complain(error)
     except BaseExceptionGroup as group:
         code = complain(_first(group))
+    except ImportError as error:
+        code = complain(_not_installed(error))
     except KeyboardInterrupt:
         code = 130
     except UnicodeEncodeError as error:
@@ -174,6 +180,17 @@ def _not_written(error: OSError) -> EventschedError:
     except OSError:
         return EventschedError(f"the output cannot be written: {error.strerror}", "look at where stdout leads")
     raise error
+
+
+def _not_installed(error: ImportError) -> EventschedError:
+    """A package that this command needs, and an installation without its extra has not got; else it is a bug."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ModuleNotFoundError):
+        cause = cause.__cause__ or cause.__context__
+    package = (cause.name or "").partition(".")[0] if cause is not None else ""
+    if package in ("", "eventsched"):
+        raise error
+    return EventschedError(f"{package} is not installed, which this needs", "pip install 'eventsched[all]'")
 
 
 def _run() -> int:

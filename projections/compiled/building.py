@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from eventsched.errors import EventschedError
-from eventsched.projections.compiled.finding import GROUP, SUFFIX
+from eventsched.projections.compiled.finding import GROUP, SUFFIX, VARIABLE
 from eventsched.projections.compiled.sources import ROOT, compiled, key
 
 SETUP = """
@@ -22,6 +24,9 @@ modules = mypycify({paths!r}, opt_level="1", debug_level="0", group_name={group!
 setup(name="eventsched-compiled", ext_modules=modules)
 """
 TYPES = ("--ignore-missing-imports", "--follow-imports=silent", "--config-file=", "--no-warn-unused-ignores")
+ELSEWHERE = f"{VARIABLE} names another folder"
+KEPT_MAX = 2
+NEW, LOCK = "eventsched-new", "eventsched-compile.lock"
 
 
 class NotCompiled(EventschedError):
@@ -29,32 +34,57 @@ class NotCompiled(EventschedError):
 
 
 def build(into: Path) -> Path:
-    """Compile, and keep the result in a folder in place of all earlier ones; where it is.
-    Raises NotCompiled, with what is missing."""
-    _check_tools()
+    """Compile, try the result, and keep it in a folder; where it is. Raises NotCompiled, with what is missing."""
+    _check_tools(into)
     with tempfile.TemporaryDirectory(prefix="eventsched-compile-") as temporary:
         work = Path(temporary)
-        shutil.copytree(ROOT, work / "eventsched", ignore=shutil.ignore_patterns("__pycache__", f"*{SUFFIX}"))
+        ignored = shutil.ignore_patterns("__pycache__", f"*{SUFFIX}")
+        shutil.copytree(ROOT, work / "eventsched", ignore=ignored, copy_function=shutil.copyfile)
+        for folder in [work / "eventsched", *work.rglob("eventsched/**/")]:
+            folder.chmod(0o700)
         _run_mypyc(work)
-        made = work / "made"
+        made = work / "made" / key()
         for file in work.glob(f"eventsched/**/*{SUFFIX}"):
             place = made / file.relative_to(work)
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(file, place)
+        _try(made)
         return _keep(made, into)
 
 
-def _check_tools() -> None:
+def remove(folder: Path) -> int:
+    """Remove what `build` has kept there, and the folder if nothing else is in it; how many were removed."""
+    kept = _kept(folder)
+    for one in kept:
+        shutil.rmtree(one)
+    (folder / LOCK).unlink(missing_ok=True)
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+    return len(kept)
+
+
+def _kept(folder: Path) -> list[Path]:
+    """What `build` has made in a folder, the newest first: nothing else there is ours."""
+    if not folder.is_dir():
+        return []
+    found = [one for one in folder.iterdir() if re.fullmatch(f"[0-9a-f]{{32}}|{NEW}", one.name) and one.is_dir()]
+    return sorted(found, key=lambda one: one.stat().st_mtime_ns, reverse=True)
+
+
+def _check_tools(into: Path) -> None:
     if find_spec("mypyc") is None or find_spec("setuptools") is None:
         raise NotCompiled("mypy and setuptools are not installed", "pip install 'eventsched[compile]'")
     compiler = (os.environ.get("CC") or str(sysconfig.get_config_var("CC") or "cc")).split()[0]
     if shutil.which(compiler) is None:
-        raise NotCompiled(
-            f"there is no C compiler {compiler}", "install one (Debian: apt install gcc), or name it in CC"
-        )
+        raise NotCompiled(f"there is no C compiler {compiler}", "install one (apt install gcc), or name it in CC")
     headers = Path(sysconfig.get_path("include"))
     if not (headers / "Python.h").exists():
         raise NotCompiled(f"{headers} has no Python.h", "install Python's headers (apt install python3-dev)")
+    try:
+        into.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=into).close()
+    except OSError as error:
+        raise NotCompiled(f"nothing can be kept in {into}: {error.strerror}", ELSEWHERE) from error
 
 
 def _run_mypyc(work: Path) -> None:
@@ -63,18 +93,47 @@ def _run_mypyc(work: Path) -> None:
     command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
     done = subprocess.run(command, cwd=work, capture_output=True, text=True, check=False)
     if done.returncode:
-        said = "\n".join((done.stdout + done.stderr).strip().splitlines()[-20:])
-        raise NotCompiled(f"compiling failed:\n{said}", "decisions go on as before, from the sources")
+        raise NotCompiled(f"compiling failed: {_last_error(done)}", "decisions go on as before, from the sources")
+
+
+def _try(made: Path) -> None:
+    """Import all of it: another version of a tool may make what does not even start."""
+    names = [".".join(("eventsched", *path.with_suffix("").parts)) for path in compiled()]
+    script = (
+        f"import importlib\nfor name in {names!r}: assert importlib.import_module(name).__file__.endswith({SUFFIX!r})"
+    )
+    environment = {**os.environ, VARIABLE: str(made.parent)}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, env=environment, cwd=ROOT.parent, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise NotCompiled(
+            f"what was compiled does not start: {_last_error(done)}", "pip install -U 'eventsched[compile]'"
+        )
+
+
+def _last_error(done: subprocess.CompletedProcess[str]) -> str:
+    lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+    telling = [line for line in lines if "rror" in line]
+    return (telling or lines or [f"exit code {done.returncode}"])[-1][:500]
 
 
 def _keep(made: Path, into: Path) -> Path:
-    kept = into / key()
+    """Put it in its place, on disk for certain; of earlier ones the last stays, for who runs with it."""
+    kept, new = into / made.name, into / NEW
     try:
-        into.mkdir(parents=True, exist_ok=True)
-        for earlier in into.iterdir():
-            shutil.rmtree(earlier)
-        shutil.copytree(made, into / "new")
-        (into / "new").rename(kept)
+        with (into / LOCK).open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            shutil.rmtree(new, ignore_errors=True)
+            shutil.copytree(made, new)
+            for file in new.rglob(f"*{SUFFIX}"):
+                with file.open("rb") as written:
+                    os.fsync(written.fileno())
+            if kept.is_dir():
+                shutil.rmtree(kept)
+            new.rename(kept)
+            os.utime(kept)
+            for earlier in _kept(into)[KEPT_MAX:]:
+                shutil.rmtree(earlier)
     except OSError as error:
-        raise NotCompiled(f"cannot be kept: {error}", "EVENTSCHED_COMPILED names another folder") from error
+        raise NotCompiled(f"it cannot be kept in {into}: {error.strerror}", ELSEWHERE) from error
     return kept

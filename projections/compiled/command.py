@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import time
 from typing import Annotated
@@ -10,7 +9,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from eventsched.errors import UsageError
-from eventsched.projections.compiled.building import build
+from eventsched.projections.compiled import building
+from eventsched.projections.compiled.building import NotCompiled
 from eventsched.projections.compiled.finding import VARIABLE, kept_in
 from eventsched.projections.compiled.sources import compiled
 
@@ -18,19 +18,22 @@ from eventsched.projections.compiled.sources import compiled
 async def compile_(
     *, remove: Annotated[bool, Parameter(help="forget what was compiled; the sources are used again")] = False
 ) -> None:
-    """Compile the decisions and the simulator, for every process that starts from now on; a minute or two.
+    """Compile the decisions and the simulator, for every process that starts from now on; takes about a minute.
 
-    They decide the same, in about half the time. Needs a C compiler and `pip install 'eventsched[compile]'`. Whenever
-    the sources change, they are used again until this is repeated.
+    They decide the same, in about half the time. Needs a C compiler and `pip install 'eventsched[compile]'`. What is
+    compiled is kept in the user's cache, or where EVENTSCHED_COMPILED says. After a change of the sources, an upgrade
+    say, Python reads the sources until this is run again.
     """
     folder = kept_in()
     if folder is None:
-        raise UsageError(f"{VARIABLE} is off", "unset it, or let it name a folder")
+        raise UsageError(f"{VARIABLE} is off, or there is no home", f"let {VARIABLE} name a folder")
     if remove:
-        shutil.rmtree(folder, ignore_errors=True)
-        print("removed")
+        try:
+            print(f"removed {building.remove(folder)} from {folder}")
+        except OSError as error:
+            raise NotCompiled(f"{folder} cannot be removed: {error.strerror}") from error
         return
     print(f"compiling {len(compiled())} modules …", file=sys.stderr)
     began = time.monotonic()
-    kept = build(folder)
-    print(f"compiled in {time.monotonic() - began:.0f} s into {kept}")
+    kept = building.build(folder)
+    print(f"compiled in {time.monotonic() - began:.0f} s into {kept}; start the schedulers again to use it")

@@ -36,10 +36,11 @@ class Finder(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """The module of that name, if it is here."""
-        if fullname not in self.files or not (fullname == LIBRARY or self._loads()):
+        """The module of that name, if it is here (it may have been removed since)."""
+        file = self.files.get(fullname)
+        if file is None or not (fullname == LIBRARY or self._loads()) or not file.exists():
             return None
-        return spec_from_file_location(fullname, self.files[fullname])
+        return spec_from_file_location(fullname, file)
 
     def _loads(self) -> bool:
         """Whether the library behind all modules can be loaded on this machine; if not, the sources are used."""
@@ -58,19 +59,21 @@ def kept_in() -> Path | None:
     named = os.environ.get(VARIABLE)
     if named == OFF:
         return None
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(named) if named else Path(cache) / "eventsched" / "compiled"
+    if named:
+        return Path(named).absolute()
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
+    return cache / "eventsched" / "compiled" if cache.is_absolute() else None
 
 
 def use() -> None:
     """From now on, import what is compiled."""
     folder = kept_in()
-    if folder is not None and folder.is_dir():
+    if folder is not None and os.path.isdir(folder):  # False as well where this user may not look
         made = folder / key()
-        if made.is_dir():
+        if os.path.isdir(made) and made.stat().st_uid in (0, os.geteuid()):  # nobody else's code
             sys.meta_path.insert(0, Finder(made))
 
 
 def is_used() -> bool:
     """Whether this process decides in compiled form."""
-    return any(isinstance(finder, Finder) and finder.files for finder in sys.meta_path)
+    return LIBRARY in sys.modules

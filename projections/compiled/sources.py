@@ -30,8 +30,9 @@ def key() -> str:
     """Names these very sources for this very Python."""
     found = hashlib.blake2b(f"{sys.version} {sysconfig.get_config_var('EXT_SUFFIX')}".encode(), digest_size=16)
     for path in _shaping():
-        found.update(path.name.encode())
-        found.update(path.read_bytes())
+        source = path.read_bytes()
+        found.update(f"{path.relative_to(ROOT)} {len(source)} ".encode())
+        found.update(source)
     return found.hexdigest()
 
 

@@ -105,7 +105,7 @@ class Chooser:
             points, other = points // score.shown, other // score.shown
         terms: dict[str, int] = {}
         if score.terms is not None:
-            terms = score.terms(fleet, need, row, job)
+            terms = {name: int(part) for name, part in score.terms(fleet, need, row, job).items()}
             points, other = sum(terms.values()), other + sum(terms.values()) - points
         given = self.trial.commit(row, need)
         self.quotas.take(alike.tenant, need, fleet.layout_of[row].models(given))

@@ -132,7 +132,8 @@ Least = tuple[int, int, int, int]
 
 
 def least_room(need: Need) -> Least:
-    """What a row must have free; what is not asked for may be overdrawn. Models are looked at beside it."""
+    """What a row must have free; what is not asked for may be overdrawn. Models are looked at beside it. For one
+    row after the other, as `bounds_of` is for columns."""
     gpus, millis = (0, 0) if need.gpu_models else (need.gpus, need.gpu_millis)
     return need.cpu_millis, need.memory_bytes or NO_ROOM, gpus or NO_ROOM, millis or NO_ROOM
 
@@ -146,7 +147,7 @@ def bounds_of(fleet: Fleet, need: Need) -> Bounds:
     columns = [(fleet.cpu_free, need.cpu_millis)]
     if need.memory_bytes:
         columns.append((fleet.memory_free, need.memory_bytes))
-    if (need.gpus or need.gpu_millis) and len(need.names) == 1:
+    if (need.gpus or need.gpu_millis) and len(need.names) == 1:  # of several models, the best: see `has_room`
         columns.append((gpus_offered(fleet, need, ALL), need.gpu_millis or need.gpus))
     return [(column, np.array(least)) for column, least in columns]
 
@@ -159,7 +160,7 @@ def has_room(fleet: Fleet, need: Need, rows: Rows, bounds: Bounds | None = None)
     mask: Mask = column[rows] >= least
     for column, least in bounds[1:]:
         mask &= column[rows] >= least
-    if len(need.gpu_models) > 1:
+    if len(need.names) > 1:
         mask &= gpus_offered(fleet, need, rows) >= (need.gpu_millis or need.gpus)
     if need.group:
         mask &= _per_node(fleet, need, rows)

@@ -26,7 +26,7 @@ _SHARED = (
     *("names", "row", "count", "ready", "cordoned", "spot", "tainted", "drivers", "price", "hazard", "kind"),
     *("cpu_total", "memory_total", "gpu_devices", "gpu_total", "uuids", "layouts", "layout_of"),
     *("cpu_largest", "memory_largest", "gpu_largest", "typical", "generation", "tastes"),
-    *("_static", "_labels", "_taints", "_grouped", "_typical"),
+    *("_static", "_labels", "_taints", "_grouped", "_typical", "_look_for_groups"),
 )
 """What a fork has in common with its fleet: nothing of it changes while anything is tried out."""
 
@@ -55,12 +55,12 @@ class Fleet:
     def __init__(self, source: ClusterState | Fleet, *, groups: bool = True) -> None:
         """The nodes of a state, or a `fork`. groups: look for jobs with a limit per node now; else `watch_groups`
         says that there is one."""
-        self._look_for_groups = groups
-        self.generation = self.tastes = 0
         if isinstance(source, Fleet):
             self._fork(source)
-        else:
-            self.rebuild(source)
+            return
+        self._look_for_groups = groups
+        self.generation = self.tastes = 0
+        self.rebuild(source)
 
     # ---- layout -------------------------------------------------------------------------------
 
@@ -213,6 +213,7 @@ class Fleet:
             self.gpu_total[name][row] = len(indexes)
         self.levels[row] = [-1] * layout.size
         self.cpu_free[row] = UNSEEN  # so that the next look sets the row, whatever is free
+        self.memory_free[row] = 0  # nor is anything left there by the new measure
         self._matrix = None
 
     def _set_scale(self) -> bool:

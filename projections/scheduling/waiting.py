@@ -183,15 +183,19 @@ def _sole_cause(one: Filter, fleet: Fleet, need: Need, alive: Ints) -> Why:
 def _too_little(code: str, fleet: Fleet, need: Need, alive: Ints) -> Why:
     """Too little is free, or there is too little even on empty nodes."""
     if code == "cpu":
-        asked, total, free = need.cpu_millis, fleet.cpu_total[alive].max(), fleet.cpu_free[alive].max()
-        texts = [f"{format_cpus(asked)} cpus", format_cpus(int(total)), format_cpus(max(0, int(free)))]
+        asked, total, free = need.cpu_millis, int(fleet.cpu_total[alive].max()), int(fleet.cpu_free[alive].max())
+        texts = [f"{format_cpus(asked)} cpus", format_cpus(total), format_cpus(max(0, free))]
     elif code == "memory":
-        asked, total, free = need.memory_bytes, fleet.memory_total[alive].max(), fleet.memory_free[alive].max()
-        texts = [format_bytes(asked), format_bytes(int(total)), format_bytes(max(0, int(free)))]
+        asked, total, free = (
+            need.memory_bytes,
+            int(fleet.memory_total[alive].max()),
+            int(fleet.memory_free[alive].max()),
+        )
+        texts = [format_bytes(asked), format_bytes(total), format_bytes(max(0, free))]
     else:
         asked = need.gpu_millis or need.gpus
-        total = WHOLE if need.gpu_millis else _most(fleet.gpu_total, need, alive).max()
-        free = gpus_offered(fleet, need, alive).max()
+        total = WHOLE if need.gpu_millis else int(_most(fleet.gpu_total, need, alive).max())
+        free = int(gpus_offered(fleet, need, alive).max())
         unit = "/1000 of a" if need.gpu_millis else ""
         texts = [f"{asked}{unit} {_models(need) or 'GPU'}", str(total), str(free)]
     if total < asked:

@@ -8,10 +8,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from eventsched.projections.compiled import building
 from eventsched.projections.compiled.finding import LIBRARY, SUFFIX
 
 ROOT = Path(__file__).parents[2]
@@ -47,8 +49,10 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     assert done.returncode == 0, done.stderr
     assert str(folder) in done.stdout
     yield folder
+    (folder / "mine").mkdir()
+    (folder / "mine/thesis.txt").write_text("dear")
     assert _run(folder, EVENTSCHED, "compile", "--remove").returncode == 0
-    assert not folder.exists()
+    assert [path.name for path in folder.iterdir()] == ["mine"]
 
 
 def test_every_policy_decides_the_same(compiled: Path) -> None:
@@ -61,7 +65,8 @@ def test_every_policy_decides_the_same(compiled: Path) -> None:
 
 def test_what_was_recorded_is_decided_again_and_cached_answers_are_the_uncached_ones(compiled: Path) -> None:
     """Golden logs, kept planners against fresh ones, promises and quotas: the tests of the core, on compiled code."""
-    chosen = ("tests/golden", "tests/properties", "tests/unit/test_stages.py", "tests/unit/test_reviewed.py")
+    units = ("tests/unit/test_stages.py", "tests/unit/test_preempting.py", "tests/unit/test_reviewed.py")
+    chosen = ("tests/golden", "tests/properties", *units, "tests/e2e/test_policy_docs.py")
     pytest_ = ("-m", "pytest", "-q", "--no-header", "-p", "no:xdist")
     done = _run(compiled, sys.executable, *pytest_, *chosen, PYTEST_XDIST_WORKER="", PYTEST_ADDOPTS="")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
@@ -97,12 +102,35 @@ def test_a_library_that_does_not_load_is_left_aside(compiled: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("folder", "environment", "said"),
     [
-        ("off", {}, "unset it"),
-        ("here", {"CC": "no-such-compiler"}, "there is no C compiler no-such-compiler"),
+        ("off", {}, "let EVENTSCHED_COMPILED name a folder"),
+        ("{tmp}/here", {"CC": "no-such-compiler"}, "there is no C compiler no-such-compiler"),
+        ("{tmp}/file/below", {}, "nothing can be kept in"),
+        ("{tmp}/" + "x" * 300, {}, "nothing can be kept in"),
+        ("", {"XDG_CACHE_HOME": "relative"}, "let EVENTSCHED_COMPILED name a folder"),
     ],
 )
 def test_what_is_missing_is_said(folder: str, environment: dict[str, str], said: str, tmp_path: Path) -> None:
-    done = _run(folder if folder == "off" else tmp_path, EVENTSCHED, "compile", **environment)
+    (tmp_path / "file").write_text("in the way")
+    done = _run(folder.format(tmp=tmp_path), EVENTSCHED, "compile", **environment)
     assert done.returncode != 0
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_several_that_are_made_at_once_do_not_spoil_each_other(tmp_path: Path) -> None:
+    for name in ("a" * 32, "b" * 32):
+        made = tmp_path / "made" / name
+        made.mkdir(parents=True)
+        (made / f"library{SUFFIX}").write_bytes(b"whole")
+    folder = tmp_path / "kept"
+    folder.mkdir()
+    (folder / "mine").write_text("dear")
+    keys = ["a" * 32, "b" * 32] * 10
+    with ThreadPoolExecutor(4) as pool:
+        kept = list(pool.map(lambda key: building._keep(tmp_path / "made" / key, folder), keys))
+    assert [path.name for path in kept] == keys
+    left = [path for path in folder.iterdir() if path.is_dir()]
+    assert left
+    assert {path.read_bytes() for one in left for path in one.rglob(f"*{SUFFIX}")} == {b"whole"}
+    assert building.remove(folder) == len(left)
+    assert [path.name for path in folder.iterdir()] == ["mine"]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+
+from eventsched.projections.compiled.finding import OFF, VARIABLE
 
 PAGE = (Path(__file__).parents[2] / "deploy/docs/policies.md").read_text()
 
@@ -30,7 +33,7 @@ def test_a_policy_of_another_package_is_found_and_decides(tmp_path: Path) -> Non
     done = subprocess.run(
         [sys.executable, "-c", script],
         cwd=Path(__file__).parents[2],
-        env={"PYTHONPATH": str(tmp_path), "PATH": "/usr/bin:/bin"},
+        env={"PYTHONPATH": str(tmp_path), "PATH": "/usr/bin:/bin", VARIABLE: os.environ.get(VARIABLE, OFF)},
         capture_output=True,
         text=True,
         check=False,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -125,3 +126,29 @@ def test_times_by_a_manual_clock_are_the_cluster_s(here: Terminal) -> None:
     assert "1m00s" in line
     assert ended in "".join(table), "an hour ago is not over"
     assert ended not in here.run("jobs", "--since", "30s").out
+
+
+@pytest.mark.parametrize(
+    ("missing", "needing"),
+    [("aiodocker", ("bench", "docker")), ("psutil", ("agent",)), ("numpy", ("simulate",)), ("litestar", ("api",))],
+)
+def test_what_an_installation_without_extras_lacks_is_said_and_not_offered(
+    missing: str, needing: tuple[str, ...]
+) -> None:
+    script = (
+        f"import sys; sys.modules[{missing!r}] = None; sys.argv[0] = 'eventsched'\n"
+        "from eventsched.cli import main\n"
+        "main()"
+    )
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False)
+
+    done = run(*needing)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"{missing} is not installed" in done.stderr
+    assert "pip install 'eventsched[all]'" in done.stderr
+    helped = run(*needing[:-1], "--help")
+    assert helped.returncode == 0, helped.stderr
+    assert needing[-1] not in re.findall(r"^│ (\S+)", helped.stdout, re.MULTILINE)
+    assert run("--help").returncode == run("submit", "--help").returncode == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from msgspec.structs import replace
 
@@ -12,8 +13,10 @@ from eventsched.log.memory import MemoryLog
 from eventsched.log.port import Conflict, Outgoing
 from eventsched.projections.cluster.state import PolicyChoice
 from eventsched.projections.leader.core import SchedulerCore
+from eventsched.projections.scheduling.fleet import Fleet
 from eventsched.projections.scheduling.forecast import forecast
 from eventsched.projections.scheduling.planner import Planner
+from eventsched.resources import Resources
 from eventsched.spec import JobSpec
 
 from ..support import FAKE, Ledger, ready
@@ -213,3 +216,30 @@ def test_the_deadline_of_a_forgotten_job_is_not_that_of_the_next_one_of_its_name
     assert ledger.job("j").state == "pending"
     ledger.settle(ledger.state.clock_ms + 2_000)
     assert ("t/j" in ledger.state.jobs) == (timeout_ms == 0)
+
+
+@pytest.mark.parametrize("shrunk", [1_000_000_000, 1_000])
+def test_the_largest_node_may_come_back_much_smaller(shrunk: int) -> None:
+    ledger = Ledger()
+    ledger.lead()
+    ledger.join("a", memory=100_000_000_000)
+    ledger.settle()
+    ledger.decide()
+    ledger.join("a", memory=shrunk)
+    ledger.submit("j", JobSpec(driver="fake", resources=Resources(memory_bytes=shrunk)))
+    ledger.settle()
+    assert ledger.job("j").state == "assigned"
+    assert ledger.planner is not None
+    assert np.array_equal(ledger.planner.fleet.left, Planner(ledger.state).fleet.left)
+
+
+def test_a_fork_has_all_that_its_fleet_has() -> None:
+    ledger = Ledger()
+    ledger.join("a", gpus=("A100",) * 2)
+    fleet = Fleet(ledger.state)
+    fork = fleet.fork()
+    names = [name for name in dir(fleet) if not callable(getattr(fleet, name)) and not name.startswith("__")]
+    assert len(names) > 40
+    assert [name for name in names if not hasattr(fork, name)] == []
+    changing = ("room", "left", "gpu_millis", "levels", "groups", "diary", "touched", "gpu_full", "gpu_most")
+    assert [name for name in changing if getattr(fork, name) is getattr(fleet, name)] == []
