@@ -23,9 +23,11 @@ from setuptools import setup
 modules = mypycify({paths!r}, opt_level="1", debug_level="0", group_name={group!r})
 setup(name="eventsched-compiled", ext_modules=modules)
 """
-TYPES = ("--ignore-missing-imports", "--follow-imports=silent", "--config-file=", "--no-warn-unused-ignores")
+MYPY = ("--ignore-missing-imports", "--follow-imports=silent", "--config-file=", "--no-warn-unused-ignores")
+"""mypyc must know the types of what is compiled; whether the rest is in order is not asked here."""
 ELSEWHERE = f"{VARIABLE} names another folder"
 KEPT_MAX = 2
+"""Kept: the present one, and the one before for processes that have not imported all of it yet."""
 NEW, LOCK = "eventsched-new", "eventsched-compile.lock"
 
 
@@ -36,6 +38,7 @@ class NotCompiled(EventschedError):
 def build(into: Path) -> Path:
     """Compile, try the result, and keep it in a folder; where it is. Raises NotCompiled, with what is missing."""
     _check_tools(into)
+    sources = key()
     with tempfile.TemporaryDirectory(prefix="eventsched-compile-") as temporary:
         work = Path(temporary)
         ignored = shutil.ignore_patterns("__pycache__", f"*{SUFFIX}")
@@ -43,11 +46,13 @@ def build(into: Path) -> Path:
         for folder in [work / "eventsched", *work.rglob("eventsched/**/")]:
             folder.chmod(0o700)
         _run_mypyc(work)
-        made = work / "made" / key()
+        made = work / "made" / sources
         for file in work.glob(f"eventsched/**/*{SUFFIX}"):
             place = made / file.relative_to(work)
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(file, place)
+        if key() != sources:
+            raise NotCompiled("the sources have changed meanwhile", "compile again")
         _try(made)
         return _keep(made, into)
 
@@ -88,7 +93,7 @@ def _check_tools(into: Path) -> None:
 
 
 def _run_mypyc(work: Path) -> None:
-    paths = [*TYPES, *(str(Path("eventsched") / path) for path in compiled())]
+    paths = [*MYPY, *(str(Path("eventsched") / path) for path in compiled())]
     (work / "setup.py").write_text(SETUP.format(paths=paths, group=GROUP))
     command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
     done = subprocess.run(command, cwd=work, capture_output=True, text=True, check=False)
@@ -113,7 +118,7 @@ def _try(made: Path) -> None:
 
 def _last_error(done: subprocess.CompletedProcess[str]) -> str:
     lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-    telling = [line for line in lines if "rror" in line]
+    telling = [line for line in lines if re.search("error", line, re.IGNORECASE)]
     return (telling or lines or [f"exit code {done.returncode}"])[-1][:500]
 
 

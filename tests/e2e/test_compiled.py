@@ -63,12 +63,17 @@ def test_every_policy_decides_the_same(compiled: Path) -> None:
     assert there.stdout.splitlines()[1:] == here.stdout.splitlines()[1:]
 
 
-def test_what_was_recorded_is_decided_again_and_cached_answers_are_the_uncached_ones(compiled: Path) -> None:
-    """Golden logs, kept planners against fresh ones, promises and quotas: the tests of the core, on compiled code."""
+def test_what_was_recorded_is_decided_again_and_cached_answers_are_the_uncached_ones(
+    compiled: Path, tmp_path: Path
+) -> None:
+    """Golden logs, kept planners against fresh ones, promises and quotas: the tests of the core, on compiled code.
+
+    They take turns among themselves (TMPDIR): in the turns of the suite they would wait for who waits for this test.
+    """
     units = ("tests/unit/test_stages.py", "tests/unit/test_preempting.py", "tests/unit/test_reviewed.py")
     chosen = ("tests/golden", "tests/properties", *units, "tests/e2e/test_policy_docs.py")
     pytest_ = ("-m", "pytest", "-q", "--no-header", "-p", "no:xdist")
-    done = _run(compiled, sys.executable, *pytest_, *chosen, PYTEST_XDIST_WORKER="", PYTEST_ADDOPTS="")
+    done = _run(compiled, sys.executable, *pytest_, *chosen, TMPDIR=str(tmp_path))
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
 
 
