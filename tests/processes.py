@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from eventsched.agents.drivers.base import Place
 from eventsched.agents.drivers.process import ProcessDriver
@@ -15,9 +16,9 @@ from eventsched.new_ids import new_ulid
 from eventsched.spec import JobSpec
 
 
-def launch(run: int, *command: str, **fields: object) -> Launch:
+def launch(run: int, *command: str, **fields: Any) -> Launch:
     """A run of this command."""
-    return Launch(run, "acme", "job", 1, (), JobSpec(driver="process", command=command, **fields))  # type: ignore[arg-type]
+    return Launch(run, "acme", "job", 1, (), JobSpec(driver="process", command=command, **fields))
 
 
 def quiet(_: str) -> None:
@@ -37,8 +38,10 @@ async def process_driver(directory: Path, cluster: str = "", node: str = "node-1
     """An open driver; what it still runs is stopped at the end."""
     driver = ProcessDriver(Place(cluster or new_ulid(), node, directory))
     await driver.open()
-    yield driver
-    for known in await driver.inventory():
-        await driver.stop(known.launch.run, 0)
-        await driver.remove(known.launch.run)
-    await driver.leave()
+    try:
+        yield driver
+    finally:
+        for known in await driver.inventory():
+            await driver.stop(known.launch.run, 0)
+            await driver.remove(known.launch.run)
+        await driver.leave()

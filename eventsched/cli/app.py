@@ -110,7 +110,7 @@ def build(arguments: list[str]) -> App:
         ("bench", "Measure this machine: each prints one JSON object.", SERVE, BENCHES),
     ):
         sub = App(name=name, help=text, group=group)
-        _mount(sub, commands, listed=arguments[:1] == [name] and not any(one in commands for one in arguments[1:2]))
+        _mount(sub, commands, listed=arguments[:1] == [name] and commands.keys().isdisjoint(arguments[1:2]))
         app.command(sub)
     return app
 

@@ -132,10 +132,9 @@ Least = tuple[int, int, int, int]
 
 
 def least_room(need: Need) -> Least:
-    """What a row must have free; what is not asked for may be overdrawn. Models are looked at beside it. For one
+    """What a row must have free for a need that names no models; what is not asked for may be overdrawn. For one
     row after the other, as `bounds_of` is for columns."""
-    gpus, millis = (0, 0) if need.gpu_models else (need.gpus, need.gpu_millis)
-    return need.cpu_millis, need.memory_bytes or NO_ROOM, gpus or NO_ROOM, millis or NO_ROOM
+    return need.cpu_millis, need.memory_bytes or NO_ROOM, need.gpus or NO_ROOM, need.gpu_millis or NO_ROOM
 
 
 Bounds = list[tuple[Ints, Ints]]

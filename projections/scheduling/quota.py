@@ -142,7 +142,7 @@ class Quotas:
 
     def take(self, tenant: str, need: Need, models: Sequence[str], sign: int = 1) -> None:
         """One more run of a tenant; `models` of the devices it got. sign -1: one less."""
-        if self.ceiling(tenant) is None or self.cohort(tenant) is None:
+        if self.cohort(tenant) is None:
             self.shares.take(tenant, need, models, sign)
         else:
             self.change(tenant, amounts_of_need(need, models), sign)

@@ -90,10 +90,9 @@ def _why_gang(state: ClusterState, fleet: Fleet, quotas: Quotas, gang: Job, now_
     count = members_to_start(gang)
     refused = disallowed(fleet, quotas, gang.tenant, need, count)
     if refused is not None:
-        held = quotas.shares.held(gang.tenant).get(
-            refused.refusal.kind, 0
-        )  # without the members that would be let start
-        real = refused.refusal if refused.refusal.cause == BUDGET else refused.refusal._replace(held=held)
+        real = refused.refusal
+        if real.cause != BUDGET:  # what it holds now, without the members that would be let start
+            real = real._replace(held=quotas.shares.held(gang.tenant).get(real.kind, 0))
         why = _why_refused(state, gang.tenant, real, now_ms, f" for each of {count} members")
         return Why(why.code, f"{why.detail}: enough for {refused.members} of them") if refused.members else why
     fit = how_many_fit(trial, need, count)
@@ -186,11 +185,8 @@ def _too_little(code: str, fleet: Fleet, need: Need, alive: Ints) -> Why:
         asked, total, free = need.cpu_millis, int(fleet.cpu_total[alive].max()), int(fleet.cpu_free[alive].max())
         texts = [f"{format_cpus(asked)} cpus", format_cpus(total), format_cpus(max(0, free))]
     elif code == "memory":
-        asked, total, free = (
-            need.memory_bytes,
-            int(fleet.memory_total[alive].max()),
-            int(fleet.memory_free[alive].max()),
-        )
+        asked, total = need.memory_bytes, int(fleet.memory_total[alive].max())
+        free = int(fleet.memory_free[alive].max())
         texts = [format_bytes(asked), format_bytes(total), format_bytes(max(0, free))]
     else:
         asked = need.gpu_millis or need.gpus

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from eventsched.cli.explaining import NODES_REFUSED, explanation
 from eventsched.events import TenantSet
-from eventsched.explanation import Explanation
+from eventsched.explanation import Explanation, Quota
 from eventsched.projections.queries import Queries
 from eventsched.projections.scheduling.filters import FILTERS
 from eventsched.projections.scheduling.planner import Planner
@@ -72,6 +72,14 @@ def test_the_place_in_the_order_counts_every_class(ledger: Ledger) -> None:
         assert [one.job_id for one in place.first] == [f"big{other}" for _, other in waiting[: position - 1][:5]]
 
 
+def _refusing(found: Explanation, with_room: int) -> Quota:
+    """The quota that refuses it, while so many nodes would have room."""
+    assert found.quota is not None
+    assert found.nodes is not None
+    assert (found.quota.refuses, found.nodes.with_room) == (True, with_room)
+    return found.quota
+
+
 def test_a_job_that_waits_for_its_quota(ledger: Ledger) -> None:
     ledger.put("ev.admin.tenant_set", TenantSet(tenant="t", gpu_models={"A100": 1}, runs=9))
     ledger.submit("holds", _spec(gpus=1, gpu_model="A100"))
@@ -80,13 +88,10 @@ def test_a_job_that_waits_for_its_quota(ledger: Ledger) -> None:
     ledger.settle()
     found = _explain(ledger, "waits")
     assert (found.stage, found.code) == ("quota", "quota")
-    assert found.quota is not None
-    assert found.quota.limits == {"runs": 9, "gpu_millis:a100": 1000}
-    assert (found.quota.held["gpu_millis:a100"], found.quota.held["runs"]) == (1000, 1)
-    assert [(one.job_id, one.node, one.gpu_millis) for one in found.quota.holders] == [("holds", "n2", 1000)]
-    assert found.quota.refuses
-    assert found.nodes is not None
-    assert found.nodes.with_room == 1
+    quota = _refusing(found, with_room=1)
+    assert quota.limits == {"runs": 9, "gpu_millis:a100": 1000}
+    assert (quota.held["gpu_millis:a100"], quota.held["runs"]) == (1000, 1)
+    assert [(one.job_id, one.node, one.gpu_millis) for one in quota.holders] == [("holds", "n2", 1000)]
 
 
 @pytest.mark.parametrize("asked", [{"gpu_model": "A100"}, {}, {"gpu_model": "a100-sxm4"}])
@@ -115,10 +120,8 @@ def test_the_quota_is_named_before_a_lack_of_room(ledger: Ledger) -> None:
     ledger.submit("waits", _spec(gpus=1, gpu_model="A100"))
     ledger.settle()
     found = _explain(ledger, "waits")
-    assert (found.code, found.stage) == ("quota", "quota")
-    assert found.quota is not None
-    assert found.nodes is not None
-    assert (found.quota.refuses, found.nodes.with_room) == (True, 0)
+    assert (found.stage, found.code) == ("quota", "quota")
+    _refusing(found, with_room=0)
 
 
 @pytest.mark.parametrize("asked", [{"gpu_model": "A100"}, {}])
